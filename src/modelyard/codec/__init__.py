@@ -1,0 +1,1 @@
+"""Bytes to tensors and back; used by http, aws and the drain alike."""

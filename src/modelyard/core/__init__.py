@@ -1,0 +1,1 @@
+"""What does everybody speak of? Types, errors, settings, the clock. Imports nothing of ours."""

@@ -1,0 +1,1 @@
+"""Entry points other than the command line."""

@@ -1,0 +1,1 @@
+"""The server: the protocol with native predict routes, the supervisor, the ASGI routes."""

@@ -1,0 +1,46 @@
+"""The manifest: everything that is known of one version, content-addressed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from modelyard.core.types import Signature
+
+
+class FileEntry(msgspec.Struct, frozen=True):
+    """One file of a version; `path` is relative, with `/`, inside the version's folder."""
+
+    path: str
+    sha256: str
+    size_bytes: int
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """One version. `format` names the runtime ("onnx", "sklearn", …); `entry` is the file it loads first.
+
+    `example` is a request in the Open Inference Protocol's JSON form; `metrics` are the owner's training metrics;
+    `provenance` is free text by name; `redaction` names columns whose values are left out of the log.
+    """
+
+    format: str
+    entry: str
+    files: tuple[FileEntry, ...]
+    signature: Signature
+    example: Mapping[str, Any] | None = None
+    metrics: Mapping[str, Any] = {}
+    provenance: Mapping[str, str] = {}
+    limits: Mapping[str, Any] = {}
+    redaction: tuple[str, ...] = ()
+    schema: int = 1
+
+    def digest(self) -> str:
+        """SHA-256 (hex) over the canonical JSON of the manifest; names the version's content."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+
+    def content_digest(self) -> str:
+        """SHA-256 (hex) over the files alone: equal for the same bytes published with other words around them."""
+        return hashlib.sha256(msgspec.json.encode(sorted((f.path, f.sha256) for f in self.files))).hexdigest()

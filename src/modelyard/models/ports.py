@@ -1,0 +1,76 @@
+"""What the models station needs from the world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from modelyard.core.types import LoadedModel, Signature
+from modelyard.models.manifest import Manifest
+
+
+class Version(msgspec.Struct, frozen=True):
+    """One published version, immutable. `created_at` is UNIX seconds."""
+
+    model: str
+    version: str
+    digest: str
+    manifest: Manifest
+    created_at: float
+
+
+class Registry(Protocol):
+    """Where versions are known (DATA-1). A change bumps the snapshot version in the same transaction."""
+
+    def add_version(self, version: Version) -> bool:
+        """Adds it and, for a model's first version, an endpoint of the model's name with all traffic on it. False
+        if the same content is there already; ConflictError("version_exists") if other content is."""
+
+    def versions(self, model: str | None = None) -> tuple[Version, ...]:
+        """Versions of one model, oldest first, or of all; NotFoundError("model_not_found") for an unknown one."""
+
+    def version(self, model: str, version: str) -> Version:
+        """One version; NotFoundError("model_not_found" | "version_not_found")."""
+
+    def manifest(self, digest: str) -> Manifest | None:
+        """A manifest by digest, also of versions that are gone (manifests outlive their records)."""
+
+
+class ArtifactStore(Protocol):
+    """Where the files of versions live (STORE-1, STORE-2), under the manifest's digest."""
+
+    def put(self, digest: str, folder: Path) -> None:
+        """Copies a folder in, atomically and durably: at any kill point the digest is absent or complete."""
+
+    def open(self, digest: str) -> Path:
+        """A read-only local folder with the files of the version; NotFoundError("version_not_found")."""
+
+    def has(self, digest: str) -> bool:
+        """Whether the version is there, complete."""
+
+
+class Inspection(msgspec.Struct, frozen=True):
+    """What a runtime read from the files without running them."""
+
+    format: str
+    entry: str
+    signature: Signature
+    provenance: Mapping[str, str] = {}
+
+
+class Runtime(Protocol):
+    """One model format."""
+
+    format: str
+
+    def detect(self, folder: Path) -> str | None:
+        """The entry file if the folder's content is of this format, else None. By content, not by name."""
+
+    def inspect(self, folder: Path, entry: str, options: Mapping[str, Any]) -> Inspection:
+        """Reads and checks the files; PublishError."""
+
+    def load(self, folder: Path, manifest: Manifest, options: Mapping[str, Any]) -> LoadedModel:
+        """The model, ready to run with `options["threads"]` threads; PublishError, ModelError."""

@@ -1,0 +1,30 @@
+"""What routing needs from the world."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """The public name that clients call. `weights` are (version, share in percent), in order, sum 100; `revision`
+    grows with every change."""
+
+    name: str
+    model: str
+    weights: tuple[tuple[str, int], ...]
+    revision: int = 1
+
+
+class EndpointStore(Protocol):
+    """Where endpoints live. Each change bumps the snapshot version in the same transaction."""
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """All endpoints, by name."""
+
+    def endpoint(self, name: str) -> Endpoint:
+        """One endpoint; NotFoundError("endpoint_not_found")."""
+
+    def set_traffic(self, name: str, weights: tuple[tuple[str, int], ...]) -> Endpoint:
+        """Replaces the weights; NotFoundError("endpoint_not_found" | "version_not_found")."""

@@ -1,0 +1,1 @@
+"""SQLite, PostgreSQL, MySQL through SQLAlchemy Core."""

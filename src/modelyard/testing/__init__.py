@@ -1,0 +1,1 @@
+"""Public fakes: what a test uses in place of the world."""
