@@ -1,0 +1,201 @@
+"""Every setting: name, default, unit, bound and help; read from a TOML file, the environment and the command line.
+
+`MODELYARD_<SECTION>__<KEY>` overrides the file, flags override both. The help texts are the reference page
+(docs/reference/settings.md), compared with it by a test.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from modelyard.core.errors import SettingsError
+
+MIB = 1024 * 1024
+
+
+class Section(BaseModel):
+    """One table of the configuration; frozen, unknown names are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class HttpSettings(Section):
+    """The server."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    max_body_bytes: int = Field(64 * MIB, ge=1024, description="Largest body, compressed or not.")
+    max_inflight_bytes: int = Field(256 * MIB, ge=1024, description="Bodies in memory per worker; beyond it 503.")
+    max_headers: int = Field(64, ge=8, description="Most header fields of a request.")
+    max_header_bytes: int = Field(16 * 1024, ge=1024, description="Most bytes of header names and values together.")
+    max_url_bytes: int = Field(8 * 1024, ge=256, description="Longest request target.")
+    max_pipelined: int = Field(16, ge=1, description="Requests that may wait on one connection.")
+    max_chunks: int = Field(65_536, ge=16, description="Most chunks of a chunked body.")
+    max_connections: int = Field(16_384, ge=1, description="Connections per worker; beyond it 503 and close.")
+    write_buffer_bytes: int = Field(4 * MIB, ge=65_536, description="Unread answers per connection before it is cut.")
+    header_timeout_s: float = Field(10, gt=0, description="From a request's first byte to the end of its headers.")
+    body_timeout_s: float = Field(30, gt=0, description="From a body's first byte to its last.")
+    request_timeout_s: float = Field(25, gt=0, description="From a body's last byte to the answer; then 503.")
+    keep_alive_s: float = Field(75, gt=0, description="How long an idle connection stays open.")
+    drain_delay_s: float = Field(2, ge=0, description="Serving goes on this long after readiness went false.")
+    ready_when_empty: bool = Field(False, description="Whether a server without any model calls itself ready.")
+
+
+class AuthSettings(Section):
+    """Keys."""
+
+    admin_key: SecretStr | None = Field(None, description="The first administrator's key; made at first start if unset.")
+
+
+class LimitsSettings(Section):
+    """Limits of clients that have none of their own, and of the worker."""
+
+    default_rate: str = Field("1000/s", description="Rate of a new client, as count/unit (s, m, h, d).")
+    max_concurrency: int = Field(1024, ge=1, description="Predictions in flight per worker; beyond it 503.")
+    max_clients: int = Field(65_536, ge=16, description="Slots of the shared limit table.")
+    on_failure: Literal["allow", "refuse"] = Field("refuse", description="What happens when the counter fails.")
+
+
+class BatchingSettings(Section):
+    """Batches."""
+
+    max_rows: int = Field(128, ge=1, description="Most rows of one run.")
+    max_loop_run_us: float = Field(300, gt=0, description="A run longer than this leaves the event loop (µs).")
+    executor_threads: int = Field(1, ge=1, description="Threads per worker for models that are too slow for the loop.")
+
+
+class CodecSettings(Section):
+    """Reading bodies."""
+
+    max_json_depth: int = Field(100, ge=4, description="Deepest nesting of a JSON body.")
+    max_json_values: int = Field(1_000_000, ge=100, description="Most values in a JSON body.")
+    max_items: int = Field(100, ge=1, description="Most items of one predictions request (API-3).")
+
+
+class JournalSettings(Section):
+    """The prediction log's way to the database."""
+
+    durability: Literal["process", "host"] = Field(
+        "process", description="When an answer leaves: after the write (process) or after fdatasync (host)."
+    )
+    on_failure: Literal["refuse", "spool"] = Field("spool", description="When the database is away: refuse or spool.")
+    max_spool_bytes: int = Field(1024 * MIB, ge=64 * 1024, description="Most bytes waiting for the drain, then 503.")
+    max_file_bytes: int = Field(64 * MIB, ge=4096, description="A spool file is closed at this size.")
+    drain_interval_s: float = Field(0.2, gt=0, description="How often the drain looks for new records.")
+    drain_batch: int = Field(2000, ge=1, description="Most records of one drain transaction.")
+
+
+class SnapshotSettings(Section):
+    """How a worker learns of changes."""
+
+    poll_interval_s: float = Field(0.5, gt=0, le=0.5, description="How often the version is looked at.")
+    max_age_s: float = Field(30, gt=0, description="Oldest snapshot that is served without question.")
+    on_stale: Literal["serve", "refuse"] = Field("serve", description="What happens past max_age_s.")
+
+
+class DatabaseSettings(Section):
+    """Metadata and prediction log."""
+
+    url: str | None = Field(None, description="Where both live; a SQLite file in the data folder if unset.")
+    busy_timeout_s: float = Field(5, gt=0, description="How long a statement waits for a lock.")
+
+
+class ModelsSettings(Section):
+    """Publishing and loading."""
+
+    max_version_bytes: int = Field(8 * 1024 * MIB, ge=1024, description="Largest version that can be published.")
+    publish_timeout_s: float = Field(120, gt=0, description="Parse, warm-up and example of a publish, together.")
+    publish_memory_bytes: int = Field(8 * 1024 * MIB, ge=64 * MIB, description="Memory of the publish check's process.")
+    trusted_types: tuple[str, ...] = Field((), description="Types that a skops file may hold beyond the safe ones.")
+    max_threads: int | None = Field(None, ge=1, description="Threads for numeric libraries; from the cgroup if unset.")
+
+
+class LogSettings(Section):
+    """Event logs."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is written.")
+
+
+class Settings(BaseSettings):
+    """All settings, frozen. `data` is the data folder (0700); `workers` the number of HTTP worker processes."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MODELYARD_", env_nested_delimiter="__", frozen=True, extra="forbid", nested_model_default_partial_update=True
+    )
+
+    data: Path = Field(Path("modelyard-data"), description="The data folder; made private (0700).")
+    workers: int = Field(1, ge=1, le=256, description="HTTP worker processes.")
+    http: HttpSettings = HttpSettings()
+    auth: AuthSettings = AuthSettings()
+    limits: LimitsSettings = LimitsSettings()
+    batching: BatchingSettings = BatchingSettings()
+    codec: CodecSettings = CodecSettings()
+    journal: JournalSettings = JournalSettings()
+    snapshot: SnapshotSettings = SnapshotSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    models: ModelsSettings = ModelsSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then the file named by MODELYARD_CONFIG."""
+        sources: list[PydanticBaseSettingsSource] = [init_settings, env_settings]
+        if path := os.environ.get("MODELYARD_CONFIG"):
+            sources.append(TomlConfigSettingsSource(settings_cls, Path(path)))
+        return tuple(sources)
+
+
+def _nest(flags: dict[str, Any]) -> dict[str, Any]:
+    """`{"http.port": 1}` as `{"http": {"port": 1}}`; None values were not given."""
+    nested: dict[str, Any] = {}
+    for name, value in flags.items():
+        if value is None:
+            continue
+        section, _, key = name.rpartition(".")
+        if section:
+            nested.setdefault(section, {})[key] = value
+        else:
+            nested[key] = value
+    return nested
+
+
+def load_settings(config: Path | None = None, **flags: Any) -> Settings:
+    """The effective settings. `flags` are dotted names (`**{"http.port": 0}`), None where not given.
+
+    Raises SettingsError("setting_invalid") that names the setting, what was expected and what came.
+    """
+    if config is not None:
+        if not config.is_file():
+            raise SettingsError("setting_invalid", f"There is no configuration file at `{config}`.", field="--config")
+        os.environ["MODELYARD_CONFIG"] = str(config)
+    try:
+        return Settings(**_nest(flags))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(
+            "setting_invalid",
+            f"The setting `{name}` is wrong: {first['msg'].lower()}.",
+            field=name,
+            expected=first["msg"],
+            got=repr(first.get("input"))[:200],
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise SettingsError("setting_invalid", f"The settings cannot be read: {error}", field="--config") from None
