@@ -1,0 +1,111 @@
+"""All requests of one turn of the loop form a batch: nobody waits when the server is idle (API-6)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Executor
+
+from modelyard.batching.lane import Lane
+from modelyard.batching.ports import Job, Settle
+from modelyard.batching.run import Outcome, run_jobs
+from modelyard.core.errors import InternalError, ModelyardError
+from modelyard.core.settings import BatchingSettings
+from modelyard.core.types import Servable
+
+
+class Batcher:
+    """Runs jobs and hands them to `settle`, each exactly once, in the turn in which it finished.
+
+    A version whose runs are short runs on the loop, others in `executor`, one batch at a time, while the loop
+    gathers the next. All methods are called on the loop's thread.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, executor: Executor, settings: BatchingSettings, settle: Settle
+    ) -> None:
+        self._loop = loop
+        self._executor = executor
+        self._settings = settings
+        self._settle = settle
+        self._lanes: dict[int, Lane] = {}
+        self._awake: list[Lane] = []
+        self._finished: list[Job] = []
+        self._scheduled = False
+
+    def submit(self, job: Job) -> None:
+        """The job runs in this turn, or as soon as its version is free."""
+        lane = self._lanes.get(id(job.servable))
+        if lane is None or lane.servable is not job.servable:
+            lane = self._open_lane(job.servable)
+        lane.waiting.append(job)
+        if not lane.running and len(lane.waiting) == 1:
+            self._awake.append(lane)
+        self._schedule()
+
+    def finish(self, job: Job) -> None:
+        """The job needs no run (it was refused): it is settled with this turn's others."""
+        self._finished.append(job)
+        self._schedule()
+
+    def _open_lane(self, servable: Servable) -> Lane:
+        """A lane for a new version; lanes that are empty go, so that old versions can be freed."""
+        self._lanes = {key: lane for key, lane in self._lanes.items() if lane.waiting or lane.running}
+        lane = Lane(servable, self._settings.max_rows, self._settings.max_loop_run_us)
+        self._lanes[id(servable)] = lane
+        return lane
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        """One batch per version that waits; then everything that finished is settled, in one go."""
+        self._scheduled = False
+        lanes, self._awake = self._awake, []
+        for lane in lanes:
+            self._advance(lane)
+        finished, self._finished = self._finished, []
+        if finished:
+            self._settle(finished)
+
+    def _advance(self, lane: Lane) -> None:
+        batch, over = lane.take()
+        self._finished += over
+        if not batch:
+            return
+        if lane.in_loop:
+            self._apply(lane, batch, run_jobs(batch))
+            if lane.waiting:
+                self._awake.append(lane)
+                self._schedule()
+        else:
+            lane.running = True
+            future = self._executor.submit(run_jobs, batch)
+            future.add_done_callback(
+                lambda done: self._loop.call_soon_threadsafe(self._returned, lane, batch, done.result())
+            )
+
+    def _returned(self, lane: Lane, batch: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+        lane.running = False
+        self._apply(lane, batch, outcomes)
+        if lane.waiting:
+            self._awake.append(lane)
+        self._schedule()
+
+    def _apply(self, lane: Lane, batch: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+        """Gives each job its own outcome; one that cannot take it fails alone."""
+        for job, (result, started, ended) in zip(batch, outcomes, strict=True):
+            if job.over:
+                self._finished.append(job)
+                continue
+            try:
+                if isinstance(result, ModelyardError):
+                    job.fail(result)
+                else:
+                    job.succeed(result, started, ended)
+            except Exception:
+                job.fail(InternalError("internal", "The answer could not be made."))
+            self._finished.append(job)
+        lane.note_run((outcomes[-1][2] - outcomes[0][1]) * 1e6)

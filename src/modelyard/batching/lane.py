@@ -1,0 +1,66 @@
+"""One version's waiting jobs, and the choice of where they run: on the loop or in the executor."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from modelyard.batching.ports import Job
+from modelyard.core.types import Servable
+
+RETURN_AFTER_RUNS = 64
+"""Fast runs in a row before a version that left the loop comes back: one slow run (a page fault, a busy machine)
+must not cost a fast model its place for ever."""
+
+
+class Lane:
+    """The queue of one version. Owned by the loop thread alone."""
+
+    def __init__(self, servable: Servable, max_rows: int, max_loop_run_us: float) -> None:
+        self.servable = servable
+        self.waiting: deque[Job] = deque()
+        self.running = False
+        self.in_loop = servable.profile.in_loop
+        self._batched = servable.profile.batched
+        self._may_return = servable.profile.in_loop
+        self._max_rows = max_rows
+        self._max_loop_run_us = max_loop_run_us
+        self._fast_runs = 0
+        self._fixed = all(all(size >= 0 for size in spec.shape[1:]) for spec in servable.signature.inputs)
+
+    def take(self) -> tuple[list[Job], list[Job]]:
+        """The next batch, at most `max_rows` rows unless one job alone is larger, and the jobs that are over."""
+        batch: list[Job] = []
+        over: list[Job] = []
+        rows = 0
+        waiting = self.waiting
+        while waiting:
+            job = waiting[0]
+            if job.over:
+                over.append(waiting.popleft())
+                continue
+            if batch and (rows + job.request.rows > self._max_rows or not self._joins(batch[0], job)):
+                break
+            batch.append(waiting.popleft())
+            rows += job.request.rows
+            if not self._batched or job.request.rows == 0:
+                break
+        return batch, over
+
+    def _joins(self, first: Job, job: Job) -> bool:
+        if job.request.rows == 0:
+            return False
+        if self._fixed:
+            return True
+        mine, theirs = first.request.inputs, job.request.inputs
+        return all(mine[name].shape[1:] == theirs[name].shape[1:] for name in mine)
+
+    def note_run(self, run_us: float) -> None:
+        """Learns from a run: over the bound it leaves the loop at once; after enough fast ones it returns."""
+        if run_us > self._max_loop_run_us:
+            self.in_loop = False
+            self._fast_runs = 0
+        elif not self.in_loop and self._may_return:
+            self._fast_runs += 1
+            if self._fast_runs >= RETURN_AFTER_RUNS:
+                self.in_loop = True
+                self._fast_runs = 0

@@ -1,0 +1,62 @@
+"""One predict request as any server hands it in, and the answer it gets back; no HTTP library, any transport."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from modelyard.core.errors import ModelyardError
+from modelyard.core.types import Surface
+
+
+class RateState(msgspec.Struct, frozen=True):
+    """What the client may still do; `reset_s` until its whole allowance is back."""
+
+    limit: int
+    remaining: int
+    reset_s: float
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """An answer to a predict request. The transport adds what is its own (date, length, connection)."""
+
+    status: int
+    body: bytes
+    request_id: str
+    header_length: int | None = None
+    prediction_id: str | None = None
+    version: str | None = None
+    rate: RateState | None = None
+    retry_after_s: float | None = None
+    content_encoding: str | None = None
+    allow: str | None = None
+
+
+class Call(Protocol):
+    """One predict request, complete. Header values are the bytes that came, None where there was none."""
+
+    surface: Surface
+    model: str
+    version: str | None
+    key: bytes | None
+    body: bytes
+    content_type: bytes | None
+    content_encoding: bytes | None
+    header_length: bytes | None
+    accept_encoding: bytes | None
+    caller_request_id: bytes | None
+
+    @property
+    def gone(self) -> bool:
+        """Whether the caller has left."""
+
+    def answer(self, answer: Answer) -> None:
+        """Takes the answer; called exactly once, on the loop's thread. Never raises."""
+
+
+class ErrorRenderer(Protocol):
+    """How the surface says an error: the status and the body."""
+
+    def __call__(self, error: ModelyardError, request_id: str) -> tuple[int, bytes]:
+        """For `{"error", "code", "detail", "request_id"}`."""

@@ -1,0 +1,94 @@
+"""The routing table: one immutable snapshot that every request of a worker is routed by (promises P2, P6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from modelyard.core.errors import NotFoundError, UnavailableError
+from modelyard.core.types import Servable
+from modelyard.routing.ports import Endpoint
+from modelyard.routing.split import assign
+
+RETRY_LOADING_S = 1.0
+
+
+class Route(msgspec.Struct, frozen=True):
+    """Where one request goes. `arm` is the position in the endpoint's weights, -1 if the caller named the version."""
+
+    endpoint: str
+    arm: int
+    servable: Servable
+
+
+class RoutingTable:
+    """All endpoints and the versions that stand behind them, at one snapshot version.
+
+    Build it only from servables that are loaded and warm: a table never points at what cannot answer, and a request
+    keeps the servable that its route gave it, whatever table comes next.
+    """
+
+    def __init__(
+        self,
+        version: int,
+        endpoints: Iterable[Endpoint],
+        servables: Mapping[tuple[str, str], Servable],
+        known: Iterable[tuple[str, str]] = (),
+    ) -> None:
+        self.version = version
+        self.endpoints = {endpoint.name: endpoint for endpoint in endpoints}
+        self.servables = dict(servables)
+        self._known = frozenset(known) | frozenset(self.servables)
+        self._single = {
+            name: Route(name, arm, self.servables[endpoint.model, endpoint.weights[arm][0]])
+            for name, endpoint in self.endpoints.items()
+            if (arm := _only_arm(endpoint)) is not None and (endpoint.model, endpoint.weights[arm][0]) in self.servables
+        }
+
+    def route(self, name: str, version: str | None, prediction_id: str) -> Route:
+        """The route of one request; without a version the endpoint's weights decide, by the prediction's id.
+
+        Raises NotFoundError("model_not_found" | "version_not_found"), UnavailableError("model_not_ready").
+        """
+        if version is None:
+            single = self._single.get(name)
+            if single is not None:
+                return single
+        endpoint = self.endpoints.get(name)
+        if endpoint is None:
+            raise NotFoundError(
+                "model_not_found",
+                f"There is no model `{name}`.",
+                field="model",
+                expected="the name of a published model",
+                got=name,
+            )
+        if version is not None:
+            return Route(name, -1, self._servable(endpoint.model, version))
+        arm = assign(name, prediction_id, endpoint.weights)
+        return Route(name, arm, self._servable(endpoint.model, endpoint.weights[arm][0]))
+
+    def _servable(self, model: str, version: str) -> Servable:
+        servable = self.servables.get((model, version))
+        if servable is not None:
+            return servable
+        if (model, version) in self._known:
+            raise UnavailableError(
+                "model_not_ready",
+                f"Version `{version}` of the model `{model}` is not loaded yet.",
+                retry_after_s=RETRY_LOADING_S,
+                field="version",
+            )
+        raise NotFoundError(
+            "version_not_found",
+            f"The model `{model}` has no version `{version}`.",
+            field="version",
+            expected=sorted(v for m, v in self._known if m == model),
+            got=version,
+        )
+
+
+def _only_arm(endpoint: Endpoint) -> int | None:
+    arms = [position for position, (_, share) in enumerate(endpoint.weights) if share > 0]
+    return arms[0] if len(arms) == 1 else None
