@@ -1,0 +1,4 @@
+output "trail_arn" {
+  description = "Trail."
+  value       = aws_cloudtrail.this.arn
+}
