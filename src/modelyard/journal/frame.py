@@ -1,0 +1,136 @@
+"""How a record lies in a spool file.
+
+A frame is a prefix of 18 bytes, little-endian, then its payload:
+
+    length u32 | CRC-32C u32 | schema u16 | header length u32 | request length u32 | header, request, answer
+
+`length` counts the payload; the checksum covers everything behind itself, so that every bit of a frame is checked
+(a changed length checks the wrong bytes). The header is a RecordHeader in MessagePack; request and answer are the
+bytes that came and left. Schema 1 is this form.
+
+All frames of one write are followed by a mark, a frame of schema 0xFFFF without payload. Frames count only once
+their mark is there: a write that failed half-way, and was or will be truncated, is never read as records, not even by
+a reader that comes between the write and the truncation. (Commit records of write-ahead logs do the same.)
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import google_crc32c
+import msgspec
+
+from modelyard.journal.record import RecordHeader
+
+SCHEMA = 1
+MARK_SCHEMA = 0xFFFF
+READ_BYTES = 4 * 1024 * 1024
+
+_PREFIX = struct.Struct("<IIHII")
+_TAIL = struct.Struct("<HII")
+_CHECK = struct.Struct("<II")
+_PREFIX_BYTES = _PREFIX.size
+_TAIL_OFFSET = _CHECK.size
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(RecordHeader).decode
+_crc, _extend = google_crc32c.value, google_crc32c.extend
+_tail, _check = _TAIL.pack, _CHECK.pack
+
+
+def encode_frame(header: RecordHeader, request: bytes, answer: bytes) -> tuple[bytes, bytes, bytes]:
+    """The frame in three parts to be written one after the other; large bodies are not copied."""
+    head = _encode(header)
+    head = _tail(SCHEMA, len(head), len(request)) + head
+    checksum = _extend(_extend(_crc(head), request), answer)
+    return _check(len(head) - _TAIL.size + len(request) + len(answer), checksum) + head, request, answer
+
+
+def _mark() -> bytes:
+    tail = _tail(MARK_SCHEMA, 0, 0)
+    return _check(0, _crc(tail)) + tail
+
+
+MARK = _mark()
+"""Ends the frames of one write."""
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """A frame whose checksum held. `end` is the offset behind it, `header` still MessagePack."""
+
+    schema: int
+    header: bytes
+    request: bytes
+    answer: bytes
+    end: int
+
+    def record_header(self) -> RecordHeader:
+        """The decoded header; msgspec.DecodeError (a ValueError) if this program does not know its form."""
+        if self.schema != SCHEMA:
+            raise msgspec.DecodeError(f"schema {self.schema} is not known here")
+        return _decode(self.header)
+
+
+class FrameReader:
+    """Iterates over the complete frames from `offset` to the file's end as it was when iteration began.
+
+    After the last one, `end` is the offset behind what is good, `bad_bytes` what follows it, and `damaged` whether
+    that begins with bytes that fail their checksum although all of them are there (not just an unfinished write).
+    Memory is bounded by one write plus READ_BYTES.
+    """
+
+    def __init__(self, file: BinaryIO, offset: int) -> None:
+        self.end = offset
+        self.bad_bytes = 0
+        self.damaged = False
+        self._file = file
+        self._buffer = b""
+        self._base = offset
+
+    def __iter__(self) -> Iterator[Frame]:
+        size = self._file.seek(0, 2)
+        position = self.end
+        written: list[Frame] = []
+        while (frame := self._frame_at(position, size)) is not None:
+            position = frame.end
+            if frame.schema != MARK_SCHEMA:
+                written.append(frame)
+                continue
+            self.end = position
+            yield from written
+            written = []
+        self.bad_bytes = max(size - self.end, 0)
+
+    def _frame_at(self, position: int, size: int) -> Frame | None:
+        if position + _PREFIX_BYTES > size:
+            return None
+        at = self._load(position, position + _PREFIX_BYTES)
+        length, checksum, schema, header_bytes, request_bytes = _PREFIX.unpack_from(self._buffer, at)
+        end = position + _PREFIX_BYTES + length
+        if end > size:
+            return None
+        at = self._load(position, end)
+        body = self._buffer[at + _TAIL_OFFSET : at + _PREFIX_BYTES + length]
+        if _crc(body) != checksum or header_bytes + request_bytes > length:
+            self.damaged = True
+            return None
+        header_end = _TAIL.size + header_bytes
+        request_end = header_end + request_bytes
+        return Frame(schema, body[_TAIL.size : header_end], body[header_end:request_end], body[request_end:], end)
+
+    def _load(self, start: int, stop: int) -> int:
+        """Makes the bytes of [start, stop) lie in the buffer; where they start in it."""
+        if start < self._base or stop > self._base + len(self._buffer):
+            self._file.seek(start)
+            self._buffer = self._file.read(max(READ_BYTES, stop - start))
+            self._base = start
+            if len(self._buffer) < stop - start:  # truncated by its owner meanwhile
+                self._buffer += bytes(stop - start - len(self._buffer))
+        return start - self._base
+
+
+def read_frames(file: BinaryIO, offset: int = 0) -> FrameReader:
+    """The frames of a spool file from a frame's border on; see FrameReader for what is known after the last."""
+    return FrameReader(file, offset)
