@@ -1,0 +1,204 @@
+"""From the spooled bytes of a prediction to the JSON values of its record, with the redaction policy applied.
+
+* Inputs of the Open Inference Protocol are `{input: nested list}`; where the signature names the columns, each row
+  is an object `{column: value}`. Items of a predictions request are a list of such objects.
+* Outputs are `{output: nested list}`, a predictions answer's `results`, or the error's own JSON.
+* BYTES are text, or `{"base64": "…"}` where they are not UTF-8. NaN and the infinities are null.
+* A redacted column, input or output is `"[redacted]"`; a column without a name is redacted as `input[3]`. Under a
+  policy, what cannot be matched with a column (an unknown feature, an error's `got`) is redacted as well.
+
+Numbers of a JSON body are taken as they stand there: no tensor is built, and nothing is rounded on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from modelyard.codec.oip import OipCodec
+from modelyard.codec.rows import PredictionsCodec
+from modelyard.codec.signature_plan import plan_of
+from modelyard.codec.tensors import as_text, from_bytes
+from modelyard.core.errors import ModelyardError
+from modelyard.core.types import Array, CodecBounds, EncodedAnswer, RawRequest, Signature, Surface, TensorSpec
+
+REDACTED = "[redacted]"
+_UNBOUNDED = CodecBounds(max_json_depth=2**31, max_json_values=2**31, max_items=2**31)
+_OIP = OipCodec()
+_PREDICTIONS = PredictionsCodec()
+
+
+def decode_for_log(
+    surface: Surface, raw: RawRequest, answer: EncodedAnswer, signature: Signature, redaction: tuple[str, ...]
+) -> tuple[Any, Any]:
+    """The record's inputs and outputs. The inputs of a refused request are None if they cannot be read.
+
+    Raises ModelyardError or ValueError if the answer, or the request of an answer that is no error, cannot be read.
+    """
+    hidden = frozenset(redaction)
+    head = answer.body if answer.header_length is None else answer.body[: answer.header_length]
+    answered = orjson.loads(head)
+    if "error" in answered and "outputs" not in answered and "results" not in answered:
+        return _refused_inputs(surface, raw, signature, hidden), _error(answered, hidden)
+    if surface is Surface.PREDICTIONS:
+        items = orjson.loads(raw.body)["items"]
+        return _items(items, signature, hidden), _results(answered["results"], signature, hidden)
+    return _oip_inputs(raw, signature, hidden), _oip_outputs(answered, answer, hidden)
+
+
+def _refused_inputs(surface: Surface, raw: RawRequest, signature: Signature, hidden: frozenset[str]) -> Any:
+    """What can still be read of a request whose answer is an error; it may be anything, so it is decoded again."""
+    try:
+        if surface is Surface.PREDICTIONS:
+            _PREDICTIONS.decode(raw, signature, _UNBOUNDED)
+            return _items(orjson.loads(raw.body)["items"], signature, hidden)
+        return _tensors(_OIP.decode(raw, signature, _UNBOUNDED).inputs, signature, hidden)
+    except (ModelyardError, ValueError):
+        return None
+
+
+def _error(answered: dict[str, Any], hidden: frozenset[str]) -> dict[str, Any]:
+    detail = answered.get("detail")
+    if not hidden or not isinstance(detail, dict):
+        return answered
+    shown = {key: REDACTED if key in ("got", "example") else value for key, value in detail.items()}
+    return {**answered, "detail": shown}
+
+
+def _oip_inputs(raw: RawRequest, signature: Signature, hidden: frozenset[str]) -> dict[str, Any]:
+    if raw.header_length is not None:
+        return _tensors(_OIP.decode(raw, signature, _UNBOUNDED).inputs, signature, hidden)
+    specs = plan_of(signature).inputs
+    return {
+        item["name"]: _named(nest(item["data"], item["shape"]), len(item["shape"]), specs[item["name"]], hidden)
+        for item in orjson.loads(raw.body)["inputs"]
+    }
+
+
+def _tensors(tensors: dict[str, Array], signature: Signature, hidden: frozenset[str]) -> dict[str, Any]:
+    specs = plan_of(signature).inputs
+    return {name: _named(plain(array), array.ndim, specs[name], hidden) for name, array in tensors.items()}
+
+
+def nest(data: list[Any], shape: Sequence[int]) -> Any:
+    """Flat row-major data in the shape's natural nesting; nested data as it is."""
+    if len(shape) == 1 or (data and type(data[0]) is list):
+        return data
+    if not shape:
+        return data[0]
+    if 0 in shape:
+        return np.empty(shape).tolist()
+    for dim in reversed(shape[1:]):
+        data = [data[start : start + dim] for start in range(0, len(data), dim)]
+    return data
+
+
+def plain(array: Array) -> Any:
+    """A tensor as nested lists of JSON values."""
+    if array.dtype.kind in "OSU":
+        return _texts(array.tolist())
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        boxed = array.astype(np.object_)
+        boxed[~np.isfinite(array)] = None
+        return boxed.tolist()
+    return array.tolist()
+
+
+def _texts(value: Any) -> Any:
+    return [_texts(element) for element in value] if isinstance(value, list) else as_text(value)
+
+
+def _named(value: Any, rank: int, spec: TensorSpec, hidden: frozenset[str]) -> Any:
+    """An input's nested lists with its columns named and redacted."""
+    if spec.name in hidden:
+        return REDACTED
+    if not spec.columns and not hidden:
+        return value
+    if rank < 2:
+        return REDACTED if hidden.intersection(spec.columns or (f"{spec.name}[0]",)) else value
+    if rank > 2:
+        return [_named(part, rank - 1, spec, hidden) for part in value]
+    return [_row(row, spec, hidden) for row in value]
+
+
+def _row(row: list[Any], spec: TensorSpec, hidden: frozenset[str]) -> Any:
+    if len(spec.columns) == len(row):
+        named = dict(zip(spec.columns, row, strict=True))
+        for column in hidden:
+            if column in named:
+                named[column] = REDACTED
+        return named
+    if not hidden:
+        return row
+    if spec.columns:
+        return [REDACTED for _ in row]
+    return [REDACTED if f"{spec.name}[{index}]" in hidden else value for index, value in enumerate(row)]
+
+
+def _oip_outputs(answered: dict[str, Any], answer: EncodedAnswer, hidden: frozenset[str]) -> dict[str, Any]:
+    outputs: dict[str, Any] = {}
+    position = answer.header_length or 0
+    for item in answered["outputs"]:
+        if "data" in item:
+            value = nest(item["data"], item["shape"])
+        else:
+            end = position + item["parameters"]["binary_data_size"]
+            blob = memoryview(answer.body)[position:end]
+            value = plain(from_bytes(blob, item["datatype"], tuple(item["shape"]), item["name"]))
+            position = end
+        outputs[item["name"]] = REDACTED if item["name"] in hidden else value
+    return outputs
+
+
+def _items(items: Any, signature: Signature, hidden: frozenset[str]) -> Any:
+    plan = plan_of(signature)
+    if plan.columns and not hidden and all(type(item) is dict and plan.columns[0] in item for item in items):
+        return items
+    return [_item(item, signature, hidden) for item in items]
+
+
+def _item(item: Any, signature: Signature, hidden: frozenset[str]) -> Any:
+    plan = plan_of(signature)
+    if not isinstance(item, dict):
+        return REDACTED if hidden else item
+    if plan.columns and item.keys() == plan.inputs.keys():
+        (spec,) = signature.inputs
+        row = item[spec.name]
+        row = row[0] if type(row) is list and len(row) == 1 and type(row[0]) is list else row
+        return _row(row, spec, hidden) if type(row) is list and spec.name not in hidden else REDACTED
+    if not hidden:
+        return item
+    known = plan.columns or tuple(plan.inputs)
+    return {key: _feature(key, value, plan.inputs, hidden) if key in known else REDACTED for key, value in item.items()}
+
+
+def _feature(key: str, value: Any, inputs: dict[str, TensorSpec], hidden: frozenset[str]) -> Any:
+    if key in hidden:
+        return REDACTED
+    spec = inputs.get(key)
+    if spec is None or not hidden.intersection((*spec.columns, *_positions(key, hidden))):
+        return value
+    fits = type(value) is list and len(spec.shape) == 2 and not any(type(part) is list for part in value)
+    return _row(value, spec, hidden) if fits else REDACTED
+
+
+def _positions(name: str, hidden: frozenset[str]) -> list[str]:
+    return [column for column in hidden if column.startswith(f"{name}[")]
+
+
+def _results(results: list[Any], signature: Signature, hidden: frozenset[str]) -> list[Any]:
+    if not hidden:
+        return results
+    gone = hidden.intersection(plan_of(signature).outputs)
+    gone |= {"label", "label_name"} if gone else set()
+    return [_result(result, gone, hidden) for result in results]
+
+
+def _result(result: dict[str, Any], gone: frozenset[str], hidden: frozenset[str]) -> dict[str, Any]:
+    if "error" in result:
+        return {**result, "error": _error(result["error"], hidden)}
+    output = {name: REDACTED if name in gone else value for name, value in result["output"].items()}
+    return {**result, "output": output}

@@ -1,0 +1,88 @@
+"""The answer of the Open Inference Protocol, put together from constant pieces and the tensors' own bytes.
+
+NaN and the infinities become null in JSON (docs/decisions/0005-nan-in-json.md); binary carries them exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import orjson
+
+from modelyard.codec.signature_plan import OutputPlan, SignaturePlan, plan_of
+from modelyard.codec.tensors import as_bytes, to_bytes
+from modelyard.core.errors import InternalError, InvalidRequestError
+from modelyard.core.types import AnswerContext, Array, DecodedRequest, EncodedAnswer, Tensors
+
+
+def encode_answer(request: DecodedRequest, outputs: Tensors, context: AnswerContext) -> EncodedAnswer:
+    """The outputs that were asked for, in the order in which they were asked for."""
+    plan = plan_of(context.signature)
+    wanted = request.outputs
+    client_id = request.client_id
+    shown_id = b'"' + context.prediction_id.encode() + b'"' if client_id is None else orjson.dumps(client_id)
+    opening = plan.head(context.model, context.version) + shown_id + b',"outputs":['
+    binary = request.binary or request.raw_binary
+    if not wanted and not binary:
+        written = [_json_output(plan_output, outputs) for plan_output in plan.all_outputs]
+        return EncodedAnswer(opening + b",".join(written) + b"]}")
+    return _mixed_answer(opening, _choices(request, plan, binary), outputs)
+
+
+def _choices(request: DecodedRequest, plan: SignaturePlan, binary: bool) -> list[tuple[OutputPlan, bool]]:
+    if not request.outputs:
+        return [(output, binary) for output in plan.all_outputs]
+    return [
+        (plan.outputs[wanted.name], binary if wanted.binary is None else wanted.binary) for wanted in request.outputs
+    ]
+
+
+def _mixed_answer(opening: bytes, choices: list[tuple[OutputPlan, bool]], outputs: Tensors) -> EncodedAnswer:
+    written: list[bytes] = []
+    blobs: list[bytes] = []
+    for output, binary in choices:
+        if not binary:
+            written.append(_json_output(output, outputs))
+            continue
+        array = _array_of(output, outputs)
+        blob = to_bytes(array, output.datatype)
+        blobs.append(blob)
+        parameters = b',"parameters":{"binary_data_size":%d}}' % len(blob)
+        written.append(output.opening + orjson.dumps(array.shape) + parameters)
+    head = opening + b",".join(written) + b"]}"
+    if not any(binary for _, binary in choices):
+        return EncodedAnswer(head)
+    return EncodedAnswer(head + b"".join(blobs), len(head))
+
+
+def _json_output(output: OutputPlan, outputs: Tensors) -> bytes:
+    array = _array_of(output, outputs)
+    if output.datatype == "BYTES":
+        data = orjson.dumps(_texts(output, array))
+    else:
+        data = orjson.dumps(array.ravel(), option=orjson.OPT_SERIALIZE_NUMPY)
+    return b'%b%b,"data":%b}' % (output.opening, orjson.dumps(array.shape), data)
+
+
+def _array_of(output: OutputPlan, outputs: Tensors) -> Array:
+    array = outputs.get(output.name)
+    if array is None:
+        raise InternalError("internal", "The model gave no value for an output.", field=output.name)
+    if array.dtype != output.dtype and output.datatype != "BYTES":
+        return np.asarray(array).astype(output.dtype)
+    return array
+
+
+def _texts(output: OutputPlan, array: Array) -> list[Any]:
+    try:
+        return [value if isinstance(value, str) else as_bytes(value).decode() for value in array.ravel().tolist()]
+    except UnicodeDecodeError:
+        raise InvalidRequestError(
+            "value_invalid",
+            f"Output {output.name} holds bytes that are not UTF-8; ask for it as binary data.",
+            field=output.name,
+            expected="parameters.binary_data true for this output",
+            got="bytes that are not UTF-8",
+            example={"name": output.name, "parameters": {"binary_data": True}},
+        ) from None
