@@ -24,7 +24,7 @@ from modelyard.core.errors import (
     LimitError,
     ModelyardError,
     OverloadError,
-    TimeoutError_,
+    DeadlineError,
     UnavailableError,
 )
 from modelyard.core.settings import Settings
@@ -182,7 +182,7 @@ class Predictor:
         rate: RateState | None = None
         try:
             principal = self.authenticate(call.key)
-            rate = self._take(principal)
+            rate = self.take(principal)
             principal.require(Scope.PREDICT, call.model)
             if self._refuse_stale:
                 self._check_fresh()
@@ -272,7 +272,8 @@ class Predictor:
         prediction.answer_items_only()
         self._batcher.finish(prediction)
 
-    def _take(self, principal: Principal) -> RateState:
+    def take(self, principal: Principal) -> RateState:
+        """One request of the client's allowance; LimitError. Also used by every authenticated route."""
         decision = self._counter.take(principal.slot, principal.interval_s, principal.burst)
         if decision.allowed:
             return RateState(decision.limit, decision.remaining, decision.reset_s)
@@ -360,6 +361,9 @@ def _request_id(call: Call, prediction_id: str) -> str:
 
 
 def _timeout(timeout_s: float) -> ModelyardError:
-    return TimeoutError_(
-        "request_timeout", f"The model did not answer within {timeout_s:g} s.", retry_after_s=1.0, field="http.request_timeout_s"
+    return DeadlineError(
+        "request_timeout",
+        f"The model did not answer within {timeout_s:g} s.",
+        retry_after_s=1.0,
+        field="http.request_timeout_s",
     )

@@ -54,7 +54,9 @@ class HttpSettings(Section):
 class AuthSettings(Section):
     """Keys."""
 
-    admin_key: SecretStr | None = Field(None, description="The first administrator's key; made at first start if unset.")
+    admin_key: SecretStr | None = Field(
+        None, description="The first administrator's key; made and shown at first start if unset."
+    )
 
 
 class LimitsSettings(Section):
@@ -130,7 +132,11 @@ class Settings(BaseSettings):
     """All settings, frozen. `data` is the data folder (0700); `workers` the number of HTTP worker processes."""
 
     model_config = SettingsConfigDict(
-        env_prefix="MODELYARD_", env_nested_delimiter="__", frozen=True, extra="forbid", nested_model_default_partial_update=True
+        env_prefix="MODELYARD_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        nested_model_default_partial_update=True,
     )
 
     data: Path = Field(Path("modelyard-data"), description="The data folder; made private (0700).")

@@ -1,0 +1,194 @@
+"""One HTTP worker process, put together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvloop
+
+from modelyard.app.folder import DataFolder
+from modelyard.app.services import open_services
+from modelyard.auth.ports import KeySnapshot
+from modelyard.auth.table import KeyTable, Principal
+from modelyard.codec import CODECS
+from modelyard.core.call import RateState
+from modelyard.core.clock import SystemClock
+from modelyard.core.settings import Settings
+from modelyard.http.errors import render_error
+from modelyard.http.processes.board import Board
+from modelyard.http.processes.worker import Worker
+from modelyard.http.protocol import Shared
+from modelyard.http.services import Services
+from modelyard.http.snapshots import Snapshots
+from modelyard.http.twin import AsgiApp, Door, Receive, Scope, Send
+from modelyard.http.wire import presented_key
+from modelyard.journal.commit import GroupCommit, commit_at_once
+from modelyard.journal.ids import PredictionIds, new_epoch
+from modelyard.journal.spool import SpoolWriter
+from modelyard.limits.gcra import SharedGcra
+from modelyard.models.catalog import Catalog
+from modelyard.predict import Predictor
+from modelyard.routing.table import RoutingTable
+
+ACCEPT_AFTER_S = 5.0
+"""A first worker accepts after this long even if models are still loading: health must be able to say so."""
+EFFECTIVE_WITHIN_S = 2.0
+"""How long the answer to a change waits until every worker answers by it."""
+
+
+class Handles(msgspec.Struct, frozen=True):
+    """What the parent hands to a worker."""
+
+    slot: int
+    listener_fd: int
+    control_fd: int
+    counter_fd: int
+    successor: bool
+
+
+def run_worker(settings: Settings, handles: Handles) -> None:
+    """Runs one worker until it is told to stop."""
+    uvloop.run(_main(settings, handles))
+
+
+async def _main(settings: Settings, handles: Handles) -> None:
+    loop = asyncio.get_running_loop()
+    folder = DataFolder(settings.data)
+    clock = SystemClock()
+    board = Board(folder.board)
+    board.join(handles.slot)
+    services = open_services(settings)
+    writer = SpoolWriter(folder.spool, epoch := new_epoch(), settings.journal, clock)
+    next_id = PredictionIds(epoch).next
+    counter = SharedGcra.attach(handles.counter_fd, clock, on_failure=settings.limits.on_failure)
+    with (
+        ThreadPoolExecutor(settings.batching.executor_threads, "run") as runs,
+        ThreadPoolExecutor(1, "decode") as decoder,
+        ThreadPoolExecutor(2, "background") as background,
+        ThreadPoolExecutor(1, "sync") as syncs,
+    ):
+        durable = settings.journal.durability == "host"
+        predictor = Predictor(
+            settings=settings,
+            loop=loop,
+            executor=runs,
+            decoder=decoder,
+            counter=counter,
+            journal=writer,
+            commit=GroupCommit(loop, syncs, writer.sync, _end_process) if durable else commit_at_once,
+            next_id=next_id,
+            render_error=render_error,
+            codecs=CODECS,
+            keys=KeyTable(KeySnapshot(0, (), ())),
+            table=RoutingTable(0, (), {}),
+        )
+        snapshots = _snapshots(settings, services, background, board, handles.slot, clock)
+        await _first_snapshot(loop, background, snapshots, predictor, handles.successor)
+        follow = loop.create_task(snapshots.follow(predictor))
+        worker = _worker(settings, handles, board, services, predictor, snapshots, counter, next_id, writer)
+        await worker.run()
+        follow.cancel()
+        writer.close()
+    services.close()
+    board.close()
+
+
+def _snapshots(
+    settings: Settings, services: Services, executor: Executor, board: Board, slot: int, clock: SystemClock
+) -> Snapshots:
+    return Snapshots(
+        services.key_store,
+        services.endpoints,
+        services.registry,
+        Catalog(services.artifacts, services.runtimes, settings, clock),
+        settings.snapshot,
+        executor,
+        applied=lambda version: board.apply(slot, version),
+        changes=board.changes,
+        ready_when_empty=settings.http.ready_when_empty,
+    )
+
+
+async def _first_snapshot(
+    loop: asyncio.AbstractEventLoop, executor: Executor, snapshots: Snapshots, predictor: Predictor, successor: bool
+) -> None:
+    """A successor accepts nothing before it can answer everything; a first worker does not wait for ever."""
+    first = loop.run_in_executor(executor, snapshots.start, predictor)
+    done, _ = await asyncio.wait((first,), timeout=None if successor else ACCEPT_AFTER_S)
+    for future in done:
+        future.result()
+
+
+def _worker(
+    settings: Settings,
+    handles: Handles,
+    board: Board,
+    services: Services,
+    predictor: Predictor,
+    snapshots: Snapshots,
+    counter: SharedGcra,
+    next_id: Callable[[], str],
+    writer: SpoolWriter,
+) -> Worker:
+    shared = Shared(predictor, settings.http, render_error, next_id)
+    worker: Worker
+
+    async def gate(request: Any) -> Principal:
+        principal = predictor.authenticate(presented_key(request.headers.raw))
+        decision = predictor.take(principal)
+        request.scope["state"]["rate"] = decision
+        return principal
+
+    async def effective() -> None:
+        await asyncio.to_thread(
+            lambda: board.wait_applied(services.key_store.version(), EFFECTIVE_WITHIN_S)
+        )
+
+    management = _later(lambda: _management(services, gate, lambda: worker.reason, predictor))
+    door = Door(predictor, settings.http, render_error, next_id, management, effective)
+    worker = Worker(
+        settings=settings,
+        listener=socket.socket(fileno=handles.listener_fd),
+        control=_nonblocking(socket.socket(fileno=handles.control_fd)),
+        board=board,
+        slot=handles.slot,
+        shared=shared,
+        predictor=predictor,
+        app=door,
+        reason=lambda: snapshots.ready_reason,
+        poll=writer.poll,
+    )
+    return worker
+
+
+def _management(services: Services, gate: Any, reason: Callable[[], str], predictor: Predictor) -> AsgiApp:
+    from modelyard.http.management import management_app
+
+    return management_app(services, gate, reason, lambda: predictor.table)
+
+
+def _later(build: Callable[[], AsgiApp]) -> AsgiApp:
+    """The application that `build` makes in a thread meanwhile: predictions do not wait for FastAPI's import."""
+    building = asyncio.ensure_future(asyncio.to_thread(build))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await (await building)(scope, receive, send)
+
+    return app
+
+
+def _nonblocking(connection: socket.socket) -> socket.socket:
+    connection.setblocking(False)
+    return connection
+
+
+def _end_process(error: BaseException) -> None:
+    """The disk lost what it was given: acknowledging must stop at once, also for what is half-way (F6)."""
+    os._exit(70)

@@ -1,0 +1,473 @@
+"""uvicorn's httptools protocol with native predict routes, and with the bounds and deadlines that it lacks.
+
+Predict requests in their plain form are answered here (native.py); everything else becomes an ASGI request as in
+uvicorn. What must hold on a connection is written in docs/concepts/connections.md and tested in
+tests/contract/test_connection.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from email.utils import formatdate
+from typing import Any
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from modelyard.core.call import Answer, ErrorRenderer
+from modelyard.core.errors import (
+    DeadlineError,
+    InvalidRequestError,
+    ModelyardError,
+    OverloadError,
+    TooLargeError,
+)
+from modelyard.core.settings import HttpSettings
+from modelyard.http.native import NativeCycle
+from modelyard.http.wire import TargetCache, answer_bytes
+from modelyard.predict import OFF_LOOP_BYTES, REQUEST_ID, Predictor
+
+IDLE, IN_HEAD, IN_BODY = 0, 1, 2
+"""Where the parser is: between messages, in a head, in a body."""
+LINGER_S = 2.0
+"""How long a refused caller may go on sending before the socket is closed under it: closed at once, the kernel
+would answer its unread bytes with a reset, and the refusal would be lost (RFC 9112, section 9.6)."""
+
+
+class Shared:
+    """What the connections of one worker share. `date` is the ready header line, renewed every second."""
+
+    def __init__(self, predictor: Predictor, settings: HttpSettings, render_error: ErrorRenderer, next_id: Any) -> None:
+        self.predictor = predictor
+        self.settings = settings
+        self.render_error = render_error
+        self.next_id = next_id
+        self.targets = TargetCache()
+        self.draining = False
+        self.inflight_bytes = 0
+        self.connections: set[PredictProtocol] = set()
+        self.date = b""
+        self.renew_date()
+
+    def renew_date(self) -> None:
+        """Called once a second."""
+        self.date = b"date: " + formatdate(usegmt=True).encode("ascii") + b"\r\n"
+
+    def refusal(self, error: ModelyardError, caller_request_id: bytes | None) -> Answer:
+        """The answer to what never reached the spine."""
+        if caller_request_id is not None and REQUEST_ID.fullmatch(caller_request_id):
+            request_id = caller_request_id.decode("ascii")
+        else:
+            request_id = self.next_id()
+        status, body = self.render_error(error, request_id)
+        return Answer(status, body, request_id, retry_after_s=error.retry_after_s)
+
+
+class PredictProtocol(HttpToolsProtocol):
+    """One connection. `shared` is set on a subclass made by `bind`."""
+
+    shared: Shared
+    cycle: Any
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.head: NativeCycle | RequestResponseCycle | None = None
+        self.deaf = False
+        self.half_closed = False
+        self.stalled_since: float | None = None
+        self.lingering = False
+        self.phase = IDLE
+        self.head_bytes = 0
+        self.chunks = 0
+        self.since = 0.0
+
+    # The transport's side
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.since = self.loop.time()
+        transport.set_write_buffer_limits(high=self.shared.settings.write_buffer_bytes)
+        if len(self.connections) > self.shared.settings.max_connections:
+            self._refuse_connection()
+        self.shared.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.deaf = True
+        self.shared.connections.discard(self)
+        for cycle in (self.head, *(waiting for waiting, _ in self.pipeline)):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+                if isinstance(cycle, NativeCycle):
+                    cycle.release()
+        self.pipeline.clear()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.deaf:
+            return
+        if self.phase == IDLE:
+            self.head_bytes = 0
+            self.since = self.loop.time()
+        elif self.phase == IN_BODY and type(self.cycle) is not NativeCycle:
+            self.since = self.loop.time()
+        self.head_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # Nothing is upgraded to here: the request is answered as it is, and ends the connection.
+            self.deaf = True
+            if self.cycle is not None:
+                self.cycle.keep_alive = False
+        except httptools.HttpParserError:
+            self._refuse_rest(
+                InvalidRequestError("http_invalid", "The request is not valid HTTP/1.1.", field="request", got="")
+            )
+        if self.phase == IN_HEAD and not self.deaf and self.head_bytes > self._head_bound():
+            self._refuse_rest(self._headers_too_large())
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """The caller will send no more: what it is owed is answered, then the connection closes."""
+        if self.lingering:
+            return None
+        if self.phase == IN_BODY and self.pipeline and self.pipeline[0][0] is self.cycle:
+            self.pipeline.popleft()
+        elif self.phase == IN_BODY:
+            return None
+        self.deaf = self.half_closed = True
+        owed = self.head is not None and not self.head.response_complete
+        if owed:
+            last = self.pipeline[0][0] if self.pipeline else self.head
+            if last is not None:
+                last.keep_alive = False
+        return owed or None
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.stalled_since is not None:
+            self.stalled_since = None
+            self._next()
+
+    def hang_up(self) -> None:
+        """Closes after what was written; nothing more is parsed, what still comes is dropped."""
+        self.deaf = True
+        self.since = self.loop.time()
+        if self.phase != IDLE and self.transport.can_write_eof():
+            self.lingering = True
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    # The parser's side
+
+    def on_message_begin(self) -> None:
+        if self.deaf:
+            return
+        self.phase = IN_HEAD
+        self.url = b""
+        self.headers = []
+        self.chunks = 0
+        self.expect_100_continue = False
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        if len(self.headers) <= self.shared.settings.max_headers:
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self.deaf:
+            return
+        error = self._head_error()
+        if error is not None:
+            self._refuse_rest(error)
+            return
+        self.phase = IN_BODY
+        self.head_bytes = 0
+        parser = self.parser
+        target = self.shared.targets.native(self.url)
+        if (
+            target is None
+            or parser.get_method() != b"POST"
+            or self.expect_100_continue
+            or parser.should_upgrade()
+        ):
+            self._begin_asgi()
+            return
+        cycle = NativeCycle(self, target, parser.get_http_version() != "1.0" and parser.should_keep_alive())
+        length = cycle.read_fields(self.headers)
+        self._enqueue(cycle)
+        if length is not None and len(length) > 5:
+            self._check_length(cycle, length)
+
+    def on_body(self, body: bytes) -> None:
+        if self.deaf:
+            return
+        cycle = self.cycle
+        if type(cycle) is not NativeCycle:
+            super().on_body(body)
+            return
+        size = len(body)
+        cycle.parts.append(body)
+        cycle.size += size
+        shared = self.shared
+        shared.inflight_bytes += size
+        if cycle.size > shared.settings.max_body_bytes:
+            self._refuse_rest(body_too_large(shared.settings.max_body_bytes, cycle.size))
+        elif shared.inflight_bytes > shared.settings.max_inflight_bytes:
+            self._refuse_rest(
+                OverloadError(
+                    "inflight_bytes_exceeded",
+                    "The server holds too many request bodies; nothing was done.",
+                    retry_after_s=1.0,
+                    field="http.max_inflight_bytes",
+                )
+            )
+
+    def on_chunk_header(self) -> None:
+        """Counts chunks: a million tiny ones cost more than they carry."""
+        self.chunks += 1
+        if self.chunks > self.shared.settings.max_chunks and not self.deaf:
+            self._refuse_rest(
+                TooLargeError(
+                    "too_many_chunks",
+                    f"The body has more than {self.shared.settings.max_chunks} chunks.",
+                    field="http.max_chunks",
+                    expected=self.shared.settings.max_chunks,
+                )
+            )
+
+    def on_message_complete(self) -> None:
+        if self.deaf:
+            return
+        self.phase = IDLE
+        cycle = self.cycle
+        if not cycle.keep_alive:
+            self.deaf = True
+        if type(cycle) is NativeCycle:
+            cycle.complete()
+        else:
+            super().on_message_complete()
+
+    # One order
+
+    def _begin_asgi(self) -> None:
+        if self._pipeline_full():
+            return
+        self.scope = {  # type: ignore[typeddict-item]
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": "1.1",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,  # type: ignore[typeddict-item]
+            "root_path": self.root_path,
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+        }
+        super().on_headers_complete()
+
+    def _enqueue(self, cycle: NativeCycle) -> None:
+        if self._pipeline_full():
+            return
+        before = self.cycle
+        self.cycle = cycle
+        if before is None or (before.response_complete and self.stalled_since is None):
+            self.head = cycle
+            cycle.start()
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((cycle, self.app))  # type: ignore[arg-type]
+
+    def _pipeline_full(self) -> bool:
+        """Whether too many wait on this connection; then what was accepted is answered, and the rest is dropped."""
+        if len(self.pipeline) < self.shared.settings.max_pipelined:
+            return False
+        self.deaf = True
+        self.pipeline[0][0].keep_alive = False
+        return True
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self.head = cycle
+        if type(cycle) is NativeCycle:
+            cycle.start()
+        else:
+            if self.shared.draining:
+                cycle.keep_alive = False
+            super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.lingering or self.transport.is_closing():
+            return
+        if self.flow.write_paused:
+            self.flow.pause_reading()
+            self.stalled_since = self.loop.time()
+            return
+        self._next()
+
+    def _next(self) -> None:
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            return
+        if self.half_closed:
+            self.hang_up()
+            return
+        self.flow.resume_reading()
+        if self.phase == IDLE:
+            self.since = self.loop.time()
+
+    # Refusals
+
+    def _refuse_rest(self, error: ModelyardError) -> None:
+        """Refuses the message that is being received, in its turn, and closes: its end cannot be trusted."""
+        if self.deaf:
+            return
+        if self.phase == IN_BODY and self.cycle is not None and not self.cycle.response_complete:
+            if type(self.cycle) is NativeCycle:
+                self._refuse_cycle(self.cycle, error)
+            else:
+                self._refuse_asgi(self.cycle, error)
+            return
+        cycle = NativeCycle(self, None, keep_alive=False)
+        cycle.error = error
+        if self.phase == IN_HEAD:
+            cycle.caller_request_id = dict(self.headers).get(b"x-request-id")
+        self._enqueue(cycle)
+        self.deaf = True
+
+    def _refuse_cycle(self, cycle: NativeCycle, error: ModelyardError) -> None:
+        self.deaf = True
+        cycle.error = error
+        cycle.keep_alive = False
+        cycle.more_body = False
+        cycle.parts = []
+        if cycle.started:
+            cycle.run()
+
+    def _refuse_asgi(self, cycle: RequestResponseCycle, error: ModelyardError) -> None:
+        """An ASGI request whose body went wrong: its application is told that the caller left."""
+        self.deaf = True
+        answer = answer_bytes(self.shared.refusal(error, None), self.shared.date, close=True)
+        if self.pipeline and self.pipeline[0][0] is cycle:
+            self.pipeline.popleft()
+            refused = NativeCycle(self, None, keep_alive=False)
+            refused.error = error
+            self.pipeline.appendleft((refused, self.app))  # type: ignore[arg-type]
+            return
+        cycle.disconnected = True
+        cycle.message_event.set()
+        if not cycle.response_started:
+            self.transport.write(answer)
+        self.hang_up()
+
+    def _check_length(self, cycle: NativeCycle, length: bytes) -> None:
+        """Refuses early what would be refused later: too long a body, or a long one without a good key."""
+        size = int(length)
+        if size > self.shared.settings.max_body_bytes:
+            self._refuse_cycle(cycle, body_too_large(self.shared.settings.max_body_bytes, size))
+        elif size > OFF_LOOP_BYTES and cycle.error is None:
+            try:
+                self.shared.predictor.authenticate(cycle.key)
+            except ModelyardError as error:
+                self._refuse_cycle(cycle, error)
+
+    def _head_bound(self) -> int:
+        settings = self.shared.settings
+        return settings.max_header_bytes + settings.max_url_bytes + 4 * settings.max_headers
+
+    def _head_error(self) -> ModelyardError | None:
+        settings = self.shared.settings
+        if len(self.url) > settings.max_url_bytes:
+            return TooLargeError(
+                "url_too_long",
+                f"The request target is longer than {settings.max_url_bytes} bytes.",
+                field="http.max_url_bytes",
+                expected=settings.max_url_bytes,
+                got=len(self.url),
+            )
+        if len(self.headers) > settings.max_headers:
+            return self._headers_too_large()
+        if self.head_bytes > settings.max_header_bytes:
+            size = sum(len(name) + len(value) for name, value in self.headers)
+            if size > settings.max_header_bytes:
+                return self._headers_too_large()
+        return None
+
+    def _headers_too_large(self) -> ModelyardError:
+        settings = self.shared.settings
+        return TooLargeError(
+            "headers_too_large",
+            f"The request has more than {settings.max_headers} header fields or {settings.max_header_bytes} bytes.",
+            field="http.max_header_bytes",
+            expected=settings.max_header_bytes,
+        )
+
+    def _refuse_connection(self) -> None:
+        error = OverloadError("server_busy", "The server has too many connections.", retry_after_s=1.0)
+        self.transport.write(answer_bytes(self.shared.refusal(error, None), self.shared.date, close=True))
+        self.hang_up()
+
+    # Deadlines: one sweep for all connections, not a timer each
+
+    def sweep(self, now: float) -> None:
+        """Called about once a second: closes what waits too long for the caller."""
+        settings = self.shared.settings
+        if self.lingering and now - self.since > LINGER_S:
+            self.transport.close()
+        if self.transport.is_closing():
+            if now - self.since > settings.body_timeout_s:
+                self.transport.abort()
+        elif self.stalled_since is not None:
+            if now - self.stalled_since > settings.body_timeout_s:
+                self.transport.abort()
+        elif self.phase == IN_HEAD and now - self.since > settings.header_timeout_s:
+            self._refuse_rest(receive_timeout("header", settings.header_timeout_s))
+        elif self.phase == IN_BODY and now - self.since > settings.body_timeout_s and not self.flow.read_paused:
+            self._refuse_rest(receive_timeout("body", settings.body_timeout_s))
+        elif self.idle and now - self.since > settings.keep_alive_s:
+            self.transport.close()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being received and nothing is owed."""
+        return self.phase == IDLE and (self.cycle is None or self.cycle.response_complete)
+
+
+def body_too_large(bound: int, got: int) -> ModelyardError:
+    """A body over the bound."""
+    return TooLargeError(
+        "body_too_large",
+        f"The body is larger than {bound} bytes.",
+        field="http.max_body_bytes",
+        expected=bound,
+        got=got,
+    )
+
+
+def receive_timeout(part: str, timeout_s: float) -> ModelyardError:
+    """A caller that sends too slowly."""
+    return DeadlineError(
+        "receive_timeout",
+        f"The request's {part} did not arrive within {timeout_s:g} s.",
+        field=f"http.{part}_timeout_s",
+        expected=timeout_s,
+    )
+
+
+def bind(shared: Shared) -> type[PredictProtocol]:
+    """The protocol class for one worker."""
+    return type("WorkerProtocol", (PredictProtocol,), {"shared": shared})

@@ -1,0 +1,145 @@
+"""How a worker learns of changes: it polls the snapshot version and swaps keys and routing table whole (P6)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from modelyard.auth.ports import KeySnapshot, KeyStore
+from modelyard.auth.table import KeyTable
+from modelyard.core.events import Event
+from modelyard.core.settings import SnapshotSettings
+from modelyard.core.types import Servable
+from modelyard.models.ports import Registry, Version
+from modelyard.predict import Predictor
+from modelyard.routing.ports import Endpoint, EndpointStore
+from modelyard.routing.table import RoutingTable
+
+log = structlog.get_logger()
+
+RING_INTERVAL_S = 0.05
+"""How often the loop looks whether the board was rung: a read of eight bytes."""
+
+
+class Loader(Protocol):
+    """What loads versions; `models.catalog.Catalog`."""
+
+    def refresh(self, versions: tuple[Version, ...]) -> None:
+        """Loads what is new, blocking; failures are kept, not raised."""
+
+    def servables(self) -> dict[tuple[str, str], Servable]:
+        """What is loaded and warm."""
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """The database at one moment."""
+
+    version: int
+    keys: KeySnapshot
+    endpoints: tuple[Endpoint, ...]
+    versions: tuple[Version, ...]
+
+
+class Snapshots:
+    """Keeps one worker's predictor at the newest snapshot.
+
+    A new routing table is put in place only when every version it sends traffic to is loaded, or failed to load;
+    until then the old one serves.
+    """
+
+    def __init__(
+        self,
+        keys: KeyStore,
+        endpoints: EndpointStore,
+        registry: Registry,
+        loader: Loader,
+        settings: SnapshotSettings,
+        executor: Executor,
+        applied: Callable[[int], None],
+        changes: Callable[[], int],
+        ready_when_empty: bool = False,
+    ) -> None:
+        self.ready_reason = "the models are being loaded"
+        self._keys = keys
+        self._endpoints = endpoints
+        self._registry = registry
+        self._loader = loader
+        self._settings = settings
+        self._executor = executor
+        self._applied = applied
+        self._changes = changes
+        self._empty_reason = "" if ready_when_empty else "no model is published"
+        self._version = -1
+
+    def read(self) -> Seen:
+        """Everything, at one version: read again if the version moved meanwhile."""
+        while True:
+            version = self._keys.version()
+            seen = Seen(version, self._keys.snapshot(), self._endpoints.endpoints(), self._registry.versions())
+            if self._keys.version() == version:
+                return seen
+
+    def load(self, seen: Seen) -> tuple[KeyTable, RoutingTable]:
+        """Loads what is new and builds the tables; blocking, for a thread."""
+        self._loader.refresh(seen.versions)
+        return KeyTable(seen.keys), self.table(seen)
+
+    def table(self, seen: Seen) -> RoutingTable:
+        """The routing table of a snapshot, with what is loaded."""
+        known = [(version.model, version.version) for version in seen.versions]
+        return RoutingTable(seen.version, seen.endpoints, self._loader.servables(), known)
+
+    def start(self, predictor: Predictor) -> None:
+        """The first snapshot, blocking."""
+        seen = self.read()
+        self._install(predictor, seen.version, *self.load(seen))
+
+    async def follow(self, predictor: Predictor) -> None:
+        """Polls for ever; keeps what it has while the database is away."""
+        loop = asyncio.get_running_loop()
+        rung = self._changes()
+        looked = 0.0
+        while True:
+            await asyncio.sleep(RING_INTERVAL_S)
+            changes = self._changes()
+            if changes == rung and time.monotonic() - looked < self._settings.poll_interval_s:
+                continue
+            rung, looked = changes, time.monotonic()
+            try:
+                await self._look(loop, predictor)
+            except Exception as error:
+                log.warning(Event.SNAPSHOT_FAILED, error=type(error).__name__, reason=str(error)[:300])
+
+    async def _look(self, loop: asyncio.AbstractEventLoop, predictor: Predictor) -> None:
+        version = await loop.run_in_executor(self._executor, self._keys.version)
+        predictor.fresh_s = time.monotonic()
+        if version == self._version:
+            return
+        seen = await loop.run_in_executor(self._executor, self.read)
+        # Keys first: a revocation does not wait for a model to load.
+        predictor.keys = await loop.run_in_executor(self._executor, KeyTable, seen.keys)
+        keys, table = await loop.run_in_executor(self._executor, self.load, seen)
+        self._install(predictor, seen.version, keys, table)
+
+    def _install(self, predictor: Predictor, version: int, keys: KeyTable, table: RoutingTable) -> None:
+        predictor.keys, predictor.table = keys, table
+        predictor.fresh_s = time.monotonic()
+        self._version = version
+        self.ready_reason = _not_loaded(table) if table.endpoints else self._empty_reason
+        self._applied(version)
+        log.info(Event.SNAPSHOT_APPLIED, version=version, endpoints=len(table.endpoints), models=len(table.servables))
+
+
+def _not_loaded(table: RoutingTable) -> str:
+    """Which version with traffic is missing; empty if none is."""
+    for endpoint in table.endpoints.values():
+        for version, share in endpoint.weights:
+            if share > 0 and (endpoint.model, version) not in table.servables:
+                return f"version `{version}` of the model `{endpoint.model}` is not loaded"
+    return ""

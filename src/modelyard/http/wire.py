@@ -1,0 +1,185 @@
+"""What a predict request looks like on the wire: its target, its key, the head of its answer. Shared by the native
+route and its ASGI twin, so that they cannot differ."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+
+import msgspec
+
+from modelyard.core.call import Answer, RateState
+from modelyard.core.errors import InvalidRequestError
+from modelyard.core.types import NAME, Surface
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+_PREDICT = (
+    (Surface.OIP, re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")),
+    (Surface.PREDICTIONS, re.compile(r"/v1/models/([^/]+)(?:/versions/([^/]+))?/predictions")),
+)
+PREDICT_ROUTES = (
+    "/v2/models/{model}/infer",
+    "/v2/models/{model}/versions/{version}/infer",
+    "/v1/models/{model}/predictions",
+    "/v1/models/{model}/versions/{version}/predictions",
+)
+"""Every predict route, as the reference page and the twin test list them."""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What a predict request's path asks for."""
+
+    surface: Surface
+    model: str
+    version: str | None
+
+
+def predict_target(path: str) -> Target | None:
+    """The target of a percent-decoded path, None if it is no predict route."""
+    for surface, pattern in _PREDICT:
+        match = pattern.fullmatch(path)
+        if match:
+            return Target(surface, match[1], match[2])
+    return None
+
+
+def check_names(target: Target) -> None:
+    """Raises InvalidRequestError("name_invalid") for names that no model or version can have."""
+    for field, name in (("model", target.model), ("version", target.version)):
+        if name is not None and not (NAME.fullmatch(name) and ".." not in name):
+            raise InvalidRequestError(
+                "name_invalid",
+                f"`{name[:80]}` cannot be the name of a {field}.",
+                field=field,
+                expected="1 to 128 letters, digits, `.`, `_`, `-`, a letter or digit at both ends",
+                got=name[:200],
+            )
+
+
+class TargetCache:
+    """Raw request targets that the native route answers; bounded. Whatever needs decoding (percent-encoding, a
+    query, absolute form) is not native and goes to the twin."""
+
+    MOST = 4096
+
+    def __init__(self) -> None:
+        self._targets: dict[bytes, Target | None] = {}
+
+    def native(self, url: bytes) -> Target | None:
+        """The target, if this is a plain predict path with good names."""
+        try:
+            return self._targets[url]
+        except KeyError:
+            pass
+        target = None
+        if len(url) <= 600 and re.fullmatch(rb"/[A-Za-z0-9._/-]+", url):
+            target = predict_target(url.decode("ascii"))
+            if target is not None:
+                try:
+                    check_names(target)
+                except InvalidRequestError:
+                    target = None
+        if len(self._targets) >= self.MOST:
+            self._targets.clear()
+        self._targets[url] = target
+        return target
+
+
+def presented_key(headers: Headers) -> bytes | None:
+    """The API key: `x-api-key`, or `Authorization: Bearer`. InvalidRequestError("keys_differ") if two differ."""
+    key: bytes | None = None
+    for name, value in headers:
+        if name == b"x-api-key":
+            presented = value.strip()
+        elif name == b"authorization" and value[:7].lower() == b"bearer ":
+            presented = value[7:].strip()
+        else:
+            continue
+        if key is not None and presented != key:
+            raise InvalidRequestError(
+                "keys_differ",
+                "The request carries two different keys.",
+                field="x-api-key",
+                expected="one key, in `x-api-key` or `Authorization: Bearer`",
+                got="two",
+            )
+        key = presented
+    return key
+
+
+def rate_fields(rate: RateState | None) -> list[tuple[bytes, bytes]]:
+    """RateLimit-*: the burst, what is left of it now, and whole seconds until it is back."""
+    if rate is None:
+        return []
+    return [
+        (b"ratelimit-limit", b"%d" % rate.limit),
+        (b"ratelimit-remaining", b"%d" % rate.remaining),
+        (b"ratelimit-reset", b"%d" % math.ceil(rate.reset_s)),
+    ]
+
+
+def answer_fields(answer: Answer) -> list[tuple[bytes, bytes]]:
+    """The answer's own header fields, without those of the connection; names in lower case."""
+    fields = [
+        (b"content-type", b"application/json" if answer.header_length is None else b"application/octet-stream"),
+        (b"content-length", b"%d" % len(answer.body)),
+        (b"x-request-id", answer.request_id.encode("ascii")),
+    ]
+    if answer.prediction_id is not None:
+        fields.append((b"x-prediction-id", answer.prediction_id.encode("ascii")))
+    if answer.version is not None:
+        fields.append((b"x-model-version", answer.version.encode("ascii")))
+    fields += rate_fields(answer.rate)
+    if answer.retry_after_s is not None:
+        fields.append((b"retry-after", b"%d" % max(1, math.ceil(answer.retry_after_s))))
+    if answer.header_length is not None:
+        fields.append((b"inference-header-content-length", b"%d" % answer.header_length))
+    if answer.content_encoding is not None:
+        fields.append((b"content-encoding", answer.content_encoding.encode("ascii")))
+    if answer.allow is not None:
+        fields.append((b"allow", answer.allow.encode("ascii")))
+    return fields
+
+
+def _status_line(status: int) -> bytes:
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode("ascii")
+
+
+STATUS_LINES: Mapping[int, bytes] = {status: _status_line(status) for status in range(200, 600)}
+
+
+def answer_bytes(answer: Answer, date: bytes, close: bool) -> bytes:
+    """The whole answer as it goes to the socket; `date` is a ready header line."""
+    rate = answer.rate
+    if (
+        answer.status == 200
+        and rate is not None
+        and answer.header_length is None
+        and answer.content_encoding is None
+        and not close
+    ):
+        return b"".join((
+            b"HTTP/1.1 200 OK\r\n", date, b"content-type: application/json\r\ncontent-length: ",
+            b"%d" % len(answer.body),
+            (
+                f"\r\nx-request-id: {answer.request_id}\r\nx-prediction-id: {answer.prediction_id}\r\n"
+                f"x-model-version: {answer.version}\r\nratelimit-limit: {rate.limit}\r\n"
+                f"ratelimit-remaining: {rate.remaining}\r\nratelimit-reset: {math.ceil(rate.reset_s)}\r\n\r\n"
+            ).encode("ascii"),
+            answer.body,
+        ))  # fmt: skip
+    parts = [STATUS_LINES[answer.status], date]
+    for name, value in answer_fields(answer):
+        parts += (name, b": ", value, b"\r\n")
+    if close:
+        parts.append(b"connection: close\r\n")
+    parts.append(b"\r\n")
+    parts.append(answer.body)
+    return b"".join(parts)
