@@ -47,8 +47,8 @@ class RecordDecoder:
 
     Flags: `header_unknown` (written by another version), `signature_unknown` (no manifest under the digest),
     `undecoded` (an answered request that the decoder does not understand), `request_refused` (the caller's request
-    was wrong, and answered so), `store_refused` (see `fallbacks`), "" for all others. `raw` is request and answer one after the other; where a
-    redaction policy forbids that, only the digest of the bytes is kept.
+    was wrong, and answered so), `store_refused` (see `fallbacks`), "" for all others. `raw` is request and answer
+    one after the other; where a redaction policy forbids that, only the digest of the bytes is kept.
     """
 
     def __init__(

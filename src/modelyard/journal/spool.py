@@ -30,6 +30,8 @@ FILE_SHARE = 8
 """No file takes more than this part of the spool, or a few half-read files could fill it."""
 MAX_FILE_AGE_S = 5.0
 """A file is rotated after this long, so that raw bodies don't lie about on a quiet server."""
+COPY_BYTES = 1024 * 1024
+"""Turns up to this size are joined first: copying them is cheaper than one vector entry per part."""
 
 _IOV_MAX = os.sysconf("SC_IOV_MAX")
 
@@ -144,12 +146,18 @@ class SpoolWriter:
         self._release_file()
 
     def _write(self, parts: Sequence[bytes], total: int) -> None:
-        written = os.writev(self._fd, parts) if len(parts) <= _IOV_MAX else os.write(self._fd, b"".join(parts))
+        if total <= COPY_BYTES or len(parts) > _IOV_MAX:
+            written = os.write(self._fd, b"".join(parts))
+        else:
+            written = os.writev(self._fd, parts)
         if written == total:
             return
         rest = memoryview(b"".join(parts))[written:]  # a disk that is full now says so on the next write
         while rest:
-            rest = rest[os.write(self._fd, rest) :]
+            written = os.write(self._fd, rest)
+            if written == 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            rest = rest[written:]
 
     def _undo(self) -> None:
         """Back to the end of the last whole turn; a file that cannot be truncated is given up: its unmarked tail is
