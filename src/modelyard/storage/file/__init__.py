@@ -1,1 +1,1 @@
-"""Artifacts in a folder."""
+"""Artifacts in a folder (STORE-1, STORE-2)."""

@@ -1,0 +1,68 @@
+"""The refusals that every kind of store words alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from modelyard.core.errors import ConflictError, NotFoundError, UnavailableError
+
+
+def key_not_found(key_id: str) -> NotFoundError:
+    """No key has this id."""
+    return NotFoundError("key_not_found", f"There is no key `{key_id}`.", field="key", got=key_id)
+
+
+def no_slot_left(max_clients: int) -> UnavailableError:
+    """The table of shared limits is full."""
+    return UnavailableError(
+        "store_unavailable",
+        f"There is no room for another client: {max_clients} is the most.",
+        field="limits.max_clients",
+        expected=f"at most {max_clients} clients",
+    )
+
+
+def model_not_found(model: str) -> NotFoundError:
+    """No version was ever published under this name."""
+    return NotFoundError("model_not_found", f"There is no model `{model}`.", field="model", got=model)
+
+
+def version_not_found(model: str, version: str, known: Sequence[str]) -> NotFoundError:
+    """The model is known, this version of it is not."""
+    return NotFoundError(
+        "version_not_found",
+        f"The model `{model}` has no version `{version}`.",
+        field="version",
+        expected=list(known)[-20:],
+        got=version,
+    )
+
+
+def version_exists(model: str, version: str) -> ConflictError:
+    """Versions are immutable: other content needs another name."""
+    return ConflictError(
+        "version_exists",
+        f"The version `{version}` of `{model}` is there already, with other content.",
+        field="version",
+        expected="a version that is not taken",
+        got=version,
+    )
+
+
+def endpoint_not_found(name: str) -> NotFoundError:
+    """No endpoint has this name."""
+    return NotFoundError("endpoint_not_found", f"There is no endpoint `{name}`.", field="endpoint", got=name)
+
+
+def artifact_not_found(digest: str) -> NotFoundError:
+    """The files of this digest are not here."""
+    return NotFoundError(
+        "version_not_found", f"The files of version content `{digest[:12]}` are not in the store.", got=digest
+    )
+
+
+def prediction_not_found(prediction_id: str) -> NotFoundError:
+    """No record has this id, or not yet: the drain may be a moment behind."""
+    return NotFoundError(
+        "prediction_not_found", f"There is no prediction `{prediction_id}`.", field="id", got=prediction_id[:128]
+    )

@@ -1,0 +1,68 @@
+"""All adapters over one data folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from modelyard.auth.scopes import parse_rate
+from modelyard.core.errors import InvalidRequestError, SettingsError
+from modelyard.core.settings import LimitsSettings, Settings
+from modelyard.storage.file.artifacts import FolderArtifactStore
+from modelyard.storage.sql.database import Database
+from modelyard.storage.sql.dialects import sqlite_url
+from modelyard.storage.sql.keys import SqlKeyStore
+from modelyard.storage.sql.predictions import SqlRecordLog, SqlRecordSink
+from modelyard.storage.sql.registry import SqlEndpointStore, SqlRegistry
+from modelyard.storage.sql.upgrade import upgrade_to_head
+from modelyard.storage.stores import Stores
+
+__all__ = ["DATABASE_FILE", "Stores", "open_stores"]
+
+DATABASE_FILE = "modelyard.db"
+
+
+def open_stores(settings: Settings, data: Path) -> Stores:
+    """Opens the database (`database.url`, or a SQLite file in `data`) at the newest schema, and the artifacts folder.
+
+    Makes `data` if it is not there, private (0700). May be called by several processes at once, each for itself.
+    SettingsError("setting_invalid" | "data_folder_unusable").
+    """
+    default_rate = _default_rate(settings.limits)
+    _make_folder(data)
+    database = Database(settings.database.url or sqlite_url(data / DATABASE_FILE), settings.database.busy_timeout_s)
+    database.open()
+    try:
+        upgrade_to_head(database)
+        return Stores(
+            keys=SqlKeyStore(database, default_rate, settings.limits.max_clients),
+            endpoints=SqlEndpointStore(database),
+            registry=SqlRegistry(database),
+            artifacts=FolderArtifactStore(data / "artifacts"),
+            sink=SqlRecordSink(database),
+            log=SqlRecordLog(database),
+            ping=database.ping,
+            close=database.close,
+        )
+    except BaseException:
+        database.close()
+        raise
+
+
+def _default_rate(limits: LimitsSettings) -> tuple[int, float, int]:
+    try:
+        return parse_rate(limits.default_rate)
+    except InvalidRequestError as error:
+        raise SettingsError(
+            "setting_invalid",
+            "The setting `limits.default_rate` is not a rate.",
+            **{**error.detail, "field": "limits.default_rate"},
+        ) from None
+
+
+def _make_folder(data: Path) -> None:
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            "data_folder_unusable", f"The data folder `{data}` cannot be made: {error.strerror}.", field="data"
+        ) from error

@@ -1,0 +1,159 @@
+"""The tables as the adapters see them; `migrations/` is how a database gets there (a test compares both).
+
+Times of people's doing (keys, versions) are UNIX seconds; times of predictions are UNIX microseconds in an integer,
+which orders exactly and compares fast.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    literal_column,
+)
+
+HEAD = "0001"
+"""The newest revision under `migrations/versions`; a database that stores it needs no migration."""
+
+metadata = MetaData()
+
+snapshot = Table(
+    "snapshot",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("version", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="ck_snapshot_one_row"),
+)
+
+clients = Table(
+    "clients",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("name", String(255), nullable=False, unique=True),
+    Column("slot", Integer, nullable=False, unique=True),
+    Column("rate_count", BigInteger, nullable=False),
+    Column("rate_period_s", Float(53), nullable=False),
+    Column("burst", BigInteger, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("client_id", String(64), ForeignKey("clients.id", name="fk_api_keys_client"), nullable=False, index=True),
+    Column("secret_hash", LargeBinary(32), nullable=False, unique=True),
+    Column("scopes", Text, nullable=False),
+    Column("models", Text, nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Column("expires_at", Float(53)),
+    Column("revoked_at", Float(53)),
+)
+
+manifests = Table(
+    "manifests",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("content", Text, nullable=False),
+)
+
+models = Table("models", metadata, Column("name", String(128), primary_key=True))
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("model", String(128), ForeignKey("models.name", name="fk_versions_model"), primary_key=True),
+    Column("version", String(128), primary_key=True),
+    Column("digest", String(64), ForeignKey("manifests.digest", name="fk_versions_manifest"), nullable=False),
+    Column("content_digest", String(64), nullable=False),
+    Column("created_at", Float(53), nullable=False),
+    Column("sequence", BigInteger, nullable=False, unique=True),
+)
+
+endpoints = Table(
+    "endpoints",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("model", String(128), ForeignKey("models.name", name="fk_endpoints_model"), nullable=False),
+    Column("revision", BigInteger, nullable=False),
+)
+
+traffic = Table(
+    "traffic",
+    metadata,
+    Column("endpoint", String(128), ForeignKey("endpoints.name", name="fk_traffic_endpoint"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("model", String(128), nullable=False),
+    Column("version", String(128), nullable=False),
+    Column("share", Integer, nullable=False),
+    ForeignKeyConstraint(["model", "version"], ["versions.model", "versions.version"], name="fk_traffic_version"),
+    UniqueConstraint("endpoint", "version", name="uq_traffic_version"),
+    CheckConstraint("share BETWEEN 0 AND 100", name="ck_traffic_share"),
+)
+
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("request_id", String(128), nullable=False),
+    Column("client", String(255), nullable=False),
+    Column("key_id", String(64), nullable=False),
+    Column("endpoint", String(128), nullable=False),
+    Column("model", String(128), nullable=False),
+    Column("version", String(128), nullable=False),
+    Column("arm", Integer, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("code", String(64), nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("inputs", Text, nullable=False),
+    Column("outputs", Text, nullable=False),
+    Column("queue_us", BigInteger, nullable=False),
+    Column("compute_us", BigInteger, nullable=False),
+    Column("total_us", BigInteger, nullable=False),
+    Column("request_bytes", BigInteger, nullable=False),
+    Column("answer_bytes", BigInteger, nullable=False),
+    Column("flag", String(255), nullable=False),
+    Column("surface", String(32), nullable=False),
+    Column("subject", String(256), nullable=False),
+    Column("manifest", String(64), nullable=False),
+    Column("redaction", String(255), nullable=False),
+    Column("payload_sha256", String(64), nullable=False),
+    Column("raw_header", LargeBinary),
+    Column("raw", LargeBinary),
+    # Filters read newest first; version and status ride along so that they are checked without reading the row.
+    Index("ix_predictions_at", "at", "status", "endpoint"),
+    Index("ix_predictions_model", "model", "at", "version", "status"),
+    Index("ix_predictions_client", "client", "at", "status"),
+)
+
+FAILED = predictions.c.status >= literal_column("400")
+"""What a failure is, spelled as the partial index below spells it, so that the planner recognises it."""
+
+Index("ix_predictions_failed", predictions.c.at, predictions.c.status, sqlite_where=FAILED, postgresql_where=FAILED)
+
+quarantined_predictions = Table(
+    "quarantined_predictions",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("payload_sha256", String(64), primary_key=True),
+    Column("record", LargeBinary, nullable=False),
+)
+
+spool_positions = Table(
+    "spool_positions",
+    metadata,
+    Column("file", String(255), primary_key=True),
+    Column("offset", BigInteger, nullable=False),
+)

@@ -1,0 +1,26 @@
+"""A complete set of adapters, whatever they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from modelyard.auth.ports import KeyStore
+from modelyard.journal.ports import RecordLog, RecordSink
+from modelyard.models.ports import ArtifactStore, Registry
+from modelyard.routing.ports import EndpointStore
+
+
+@dataclass(frozen=True)
+class Stores:
+    """One adapter per port over one set of data. `ping` returns if the database answers, else raises
+    UnavailableError("store_unavailable"); `close` gives everything back, a second call does nothing."""
+
+    keys: KeyStore
+    endpoints: EndpointStore
+    registry: Registry
+    artifacts: ArtifactStore
+    sink: RecordSink
+    log: RecordLog
+    ping: Callable[[], None]
+    close: Callable[[], None]

@@ -1,0 +1,26 @@
+"""A connected set of memory stores."""
+
+from __future__ import annotations
+
+from modelyard.storage.stores import Stores
+from modelyard.testing.artifacts import MemoryArtifactStore
+from modelyard.testing.keys import DEFAULT_RATE, MemoryKeyStore, SnapshotVersion
+from modelyard.testing.models import MemoryRegistry
+from modelyard.testing.records import MemoryRecordLog, MemoryRecordSink
+
+
+def memory_stores(default_rate: tuple[int, float, int] = DEFAULT_RATE, max_clients: int = 65_536) -> Stores:
+    """What `storage.sql.open.open_stores` gives, in memory: one snapshot version for all, nothing to close."""
+    changes = SnapshotVersion()
+    registry = MemoryRegistry(changes)
+    sink = MemoryRecordSink(registry.manifest)
+    return Stores(
+        keys=MemoryKeyStore(changes, default_rate, max_clients),
+        endpoints=registry.endpoints,
+        registry=registry,
+        artifacts=MemoryArtifactStore(),
+        sink=sink,
+        log=MemoryRecordLog(sink),
+        ping=lambda: None,
+        close=lambda: None,
+    )
