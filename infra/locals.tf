@@ -62,7 +62,9 @@ locals {
     trail          = "${local.context.name}-trail"
     database       = local.context.name
     database_user  = "modelyard"
+    analytics_user = "modelyard_reader"
     proxy          = "${local.context.name}-proxy"
+    proxy_secret   = "${local.context.name}/database-login"
     cache          = "${local.context.name}-limits"
     admin_secret   = "${local.context.name}/admin-key"
     backup_vault   = "${local.context.name}-backup"
@@ -84,7 +86,8 @@ locals {
     }, var.compute == "lambda" ? {} : {
     insights = "/aws/ecs/containerinsights/${local.names.cluster}/performance"
     }, var.database == "dynamodb" ? {} : {
-    database = "/aws/rds/instance/${local.names.database}/${var.database == "postgres" ? "postgresql" : "error"}"
+    for kind in var.database == "postgres" ? ["postgresql", "upgrade"] : ["error", "slowquery"] :
+    "database_${kind}" => "/aws/rds/instance/${local.names.database}/${kind}"
   })
 
   journal_durability = coalesce(var.journal_durability, var.compute == "lambda" ? "store" : "process")

@@ -14,9 +14,7 @@ module "security" {
   flow_log_bucket_arn = module.storage.bucket_arns["audit"]
   repository_arn      = local.repository_arn
   admin_secret_name   = local.names.admin_secret
-  role_arns           = module.iam.planned_role_arns
   log_groups          = local.log_groups
-  topic_name          = local.names.topic
   trail_name          = local.names.trail
   domain              = var.domain
   deletion_protection = var.deletion_protection
@@ -30,7 +28,6 @@ module "storage" {
   buckets             = local.buckets
   key_arns            = module.security.key_arns
   trail_name          = local.names.trail
-  role_arns           = module.iam.planned_role_arns
   retention_days      = var.retention_days
   deletion_protection = var.deletion_protection
 }
@@ -48,7 +45,8 @@ module "iam" {
   buckets                = local.buckets
   log_groups             = local.log_groups
   repository_arn         = local.repository_arn
-  database_resource_id   = module.database.login_resource_id
+  login_resource_id      = module.database.login_resource_id
+  database_resource_id   = module.database.database_resource_id
   create_config_role     = var.account.config == "create"
   create_gateway_role    = var.account.api_gateway_logging == "create"
   create_access_analyzer = var.account.access_analyzer == "create"
@@ -181,6 +179,7 @@ module "apigateway" {
   key_arns            = module.security.key_arns
   log_group_names     = module.cloudwatch.log_group_names
   log_group_arns      = module.cloudwatch.log_group_arns
+  log_retention_days  = module.cloudwatch.log_retention_days
 }
 
 module "autoscaling" {
@@ -224,6 +223,7 @@ module "cloudwatch" {
   load_balancer_suffix  = local.runs_ecs ? module.ecs[0].load_balancer_suffix : ""
   target_group_suffixes = local.runs_ecs ? module.ecs[0].target_group_suffixes : {}
   backup_vault_name     = local.names.backup_vault
+  watch_certificate     = var.domain != null
   certificate_arn       = module.security.certificate_arn
 }
 
@@ -240,6 +240,7 @@ module "cloudtrail" {
   log_group_name     = module.cloudwatch.log_group_names["trail"]
   log_group_arn      = module.cloudwatch.log_group_arns["trail"]
   topic_arn          = module.cloudwatch.topic_arn
+  undelivered_arn    = module.cloudwatch.undelivered_queue_arn
   cluster_name       = local.names.cluster
   guardduty          = var.account.guardduty
   config             = var.account.config

@@ -38,6 +38,11 @@ output "master_secret_arn" {
   value       = module.database.master_secret_arn
 }
 
+output "proxy_secret_arn" {
+  description = "Lambda with RDS: the secret that the database proxy signs in with, to be written when the service's user is made; else null."
+  value       = module.database.proxy_secret_arn
+}
+
 output "limits_url" {
   description = "Where exact limits are counted."
   value       = module.database.limits_url

@@ -10,7 +10,7 @@ output "limits_url" {
 
 output "login_resource_id" {
   description = "RDS resource id, or the proxy's, that rds-db:connect is narrowed to; null with DynamoDB."
-  value       = local.login_resource_id
+  value       = local.relational ? (var.proxied ? element(split(":", aws_db_proxy.this["relational"].arn), 6) : aws_db_instance.this["relational"].resource_id) : null
 }
 
 output "instance_class" {
@@ -36,4 +36,14 @@ output "master_secret_arn" {
 output "backup_vault_arn" {
   description = "Vault of the recovery points."
   value       = aws_backup_vault.this.arn
+}
+
+output "database_resource_id" {
+  description = "RDS resource id of the instance itself; null with DynamoDB."
+  value       = local.relational ? aws_db_instance.this["relational"].resource_id : null
+}
+
+output "proxy_secret_arn" {
+  description = "Empty secret for the proxy's login; null without a proxy."
+  value       = try(aws_secretsmanager_secret.database_login["relational"].arn, null)
 }

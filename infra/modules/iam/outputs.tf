@@ -1,8 +1,3 @@
-output "planned_role_arns" {
-  description = "ARN by purpose, composed: for policies only, the role may not exist yet."
-  value       = local.role_arns
-}
-
 output "role_arns" {
   description = "ARN by purpose, known at plan time; the role and its policy exist when it is used."
   value       = local.role_arns

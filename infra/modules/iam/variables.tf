@@ -45,7 +45,7 @@ variable "proxied" {
 }
 
 variable "names" {
-  description = "Names of what the policies are about: cluster, service, function, alias, deploy_hook, key_sync, database, database_user, proxy, cache, admin_secret, backup_vault, tables_prefix, counters_table, trail, topic, api."
+  description = "Names of what the policies are about: cluster, service, function, alias, deploy_hook, key_sync, database, database_user, analytics_user, proxy, proxy_secret, cache, admin_secret, backup_vault, tables_prefix, counters_table, trail, topic, api."
   type        = map(string)
 }
 
@@ -64,8 +64,13 @@ variable "repository_arn" {
   type        = string
 }
 
+variable "login_resource_id" {
+  description = "Identifier (RDS instance or proxy) that the service signs in to; null with DynamoDB."
+  type        = string
+}
+
 variable "database_resource_id" {
-  description = "RDS resource (or proxy) identifier that the service signs in to; null with DynamoDB."
+  description = "Identifier of the RDS instance, for analysts; null with DynamoDB."
   type        = string
 }
 

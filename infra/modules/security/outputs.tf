@@ -21,8 +21,8 @@ output "security_group_ids" {
 output "key_arns" {
   description = "Customer-managed key by purpose: artifacts, database, logs, trail, secrets, volumes."
   value       = { for k, v in aws_kms_key.this : k => v.arn }
-  # Who uses a key must find its policy in place.
-  depends_on = [aws_kms_key_policy.this]
+  # Roles are allowed by alias (names before ARNs), so who uses a key must find its alias in place.
+  depends_on = [aws_kms_alias.this]
 }
 
 output "admin_secret_arn" {

@@ -82,19 +82,9 @@ variable "admin_secret_name" {
   type        = string
 }
 
-variable "role_arns" {
-  description = "Composed ARNs of the stack's roles, for key policies."
-  type        = map(string)
-}
-
 variable "log_groups" {
   description = "Log group names by purpose, for key and endpoint policies."
   type        = map(string)
-}
-
-variable "topic_name" {
-  description = "Alert topic, for the key policy."
-  type        = string
 }
 
 variable "trail_name" {

@@ -34,11 +34,6 @@ variable "trail_name" {
   type        = string
 }
 
-variable "role_arns" {
-  description = "Composed ARNs of the stack's roles."
-  type        = map(string)
-}
-
 variable "retention_days" {
   description = "Days that access logs are kept."
   type        = number
