@@ -1,0 +1,57 @@
+# Two commands are enough: `make demo` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check bench test-long clean
+.DEFAULT_GOAL := help
+
+help: ## Lists the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Modelyard needs Python 3.11 or newer; name it with `make PYTHON=python3.12 …`.'; exit 1; }
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv --clear $(VENV); \
+	  else echo 'The venv module is missing: install it first (Debian, Ubuntu: apt-get install python3-venv).'; exit 1; fi; }
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'Installing Modelyard into $(VENV) …'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'Installing Modelyard and what its tests need into $(VENV) …'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo ## Two models, one server, every claim checked on real data (under a minute)
+	@$(BIN)/modelyard demo
+
+SYSTEM_PACKAGES := wrk
+system:
+	@missing=""; for p in $(SYSTEM_PACKAGES); do command -v $$p >/dev/null || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	  else echo "Some tests are skipped without:$$missing (apt-get install$$missing)"; fi; fi
+
+check: $(VENV)/.test ## Format, lint, types, layers, size budgets
+	@$(BIN)/ruff check src tests bench
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python tests/budgets.py
+
+test: $(VENV)/.test system check ## Everything that a commit must pass
+	@$(BIN)/pytest
+	@if $(MAKE) -n infra-test >/dev/null 2>&1; then $(MAKE) infra-test; fi
+
+test-long: $(VENV)/.test system ## The long, seeded forms
+	@$(BIN)/pytest -m long
+
+bench: $(VENV)/.test system ## Side by side with a FastAPI handler and uvicorn's hello
+	@$(BIN)/python -m bench
+
+clean: ## Removes what the commands above installed
+	rm -rf $(VENV) build dist
+
+-include infra/Makefile

@@ -1,0 +1,146 @@
+"""A real worker's connections in this process: uvicorn's loop and protocol, a stub model, a journal in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import uvloop
+from modelyard.auth.keys import KeyIssuer
+from modelyard.auth.scopes import parse_rate
+from modelyard.auth.table import KeyTable
+from modelyard.codec import CODECS
+from modelyard.core.clock import SystemClock
+from modelyard.core.errors import UnavailableError
+from modelyard.core.settings import Settings
+from modelyard.core.types import Servable
+from modelyard.http.errors import render_error
+from modelyard.http.protocol import Shared, bind
+from modelyard.http.twin import Door
+from modelyard.journal.commit import commit_at_once
+from modelyard.journal.ids import PredictionIds
+from modelyard.predict import Predictor
+from modelyard.routing.ports import Endpoint
+from modelyard.routing.table import RoutingTable
+from modelyard.testing import MemoryKeyStore, MemoryRateCounter, servable
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+
+class MemoryJournal:
+    """Takes turns of frames; refuses them while `full`."""
+
+    def __init__(self) -> None:
+        self.turns: list[list[bytes]] = []
+        self.full = False
+
+    def append(self, parts: Sequence[bytes]) -> None:
+        if self.full:
+            raise UnavailableError("journal_unavailable", "The disk is full.", retry_after_s=1.0)
+        self.turns.append(list(parts))
+
+    @property
+    def records(self) -> int:
+        return sum(len(turn) // 3 for turn in self.turns)
+
+
+async def management(scope: Any, receive: Any, send: Any) -> None:
+    """Stands for every route that is not a prediction: says which path it saw."""
+    while (await receive()).get("more_body"):
+        pass
+    body = b'{"path":"%b"}' % scope["raw_path"]
+    headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class HttpWorker:
+    """Starts on a free port in a thread; `key` may predict with every model, `stop` ends it."""
+
+    def __init__(self, settings: Settings | None = None, models: Sequence[Servable] = (), rate: str = "100000/s") -> None:
+        self.settings = settings or Settings()
+        self.models = tuple(models) or (servable(),)
+        self.store = MemoryKeyStore()
+        self.issuer = KeyIssuer(self.store, SystemClock())
+        self.key = self.issuer.create("tester", rate=parse_rate(rate)).text.get_secret_value()
+        self.journal = MemoryJournal()
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.port = self.listener.getsockname()[1]
+        self.ready = threading.Event()
+        self.thread = threading.Thread(target=lambda: uvloop.run(self._main()), daemon=True)
+
+    def start(self) -> HttpWorker:
+        self.thread.start()
+        assert self.ready.wait(10)
+        return self
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.stopping.set)
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+
+    def on_loop(self, call: Callable[[], Any]) -> Any:
+        """Calls on the loop's thread and gives what it returned."""
+
+        async def run() -> Any:
+            return call()
+
+        return asyncio.run_coroutine_threadsafe(run(), self.loop).result(10)
+
+    def refresh_keys(self) -> None:
+        """The worker sees the key store as it is now."""
+        table = KeyTable(self.store.snapshot())
+        self.on_loop(lambda: setattr(self.predictor, "keys", table))
+
+    async def _main(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.stopping = asyncio.Event()
+        with ThreadPoolExecutor(1) as runs, ThreadPoolExecutor(1) as decoder:
+            next_id = PredictionIds(0xABC).next
+            endpoints = {m.model: Endpoint(m.model, m.model, ((m.version, 100),)) for m in self.models}
+            table = RoutingTable(1, endpoints.values(), {(m.model, m.version): m for m in self.models})
+            self.predictor = Predictor(
+                settings=self.settings,
+                loop=self.loop,
+                executor=runs,
+                decoder=decoder,
+                counter=MemoryRateCounter(SystemClock()),
+                journal=self.journal,
+                commit=commit_at_once,
+                next_id=next_id,
+                render_error=render_error,
+                codecs=CODECS,
+                keys=KeyTable(self.store.snapshot()),
+                table=table,
+            )
+            self.shared = Shared(self.predictor, self.settings.http, render_error, next_id)
+            door = Door(self.predictor, self.settings.http, render_error, next_id, management, _at_once)
+            config = Config(door, ws="none", lifespan="off", access_log=False, log_config=None)
+            config.load()
+            state = ServerState()
+            protocol = bind(self.shared)
+            server = await self.loop.create_server(lambda: protocol(config, state, {}, self.loop), sock=self.listener)
+            sweeper = self.loop.create_task(self._sweep())
+            self.ready.set()
+            await self.stopping.wait()
+            sweeper.cancel()
+            server.close()
+            for connection in list(self.shared.connections):
+                connection.transport.abort()
+
+    async def _sweep(self) -> None:
+        import time
+
+        while True:
+            await asyncio.sleep(0.05)
+            self.predictor.expire(time.perf_counter())
+            for connection in list(self.shared.connections):
+                connection.sweep(self.loop.time())
+
+
+async def _at_once() -> None:
+    return None
