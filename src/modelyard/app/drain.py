@@ -1,0 +1,43 @@
+"""The drain process, put together: it alone moves records from the spool to the database."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+from modelyard.app.folder import DataFolder
+from modelyard.core.clock import SystemClock
+from modelyard.core.settings import Settings
+from modelyard.journal.drain import Drain
+from modelyard.storage.sql.open import open_stores
+
+IDLE_PRIORITY = 19
+"""The drain takes the time that answers leave over; the spool's bound keeps it from falling behind for ever."""
+
+
+def run_drain(settings: Settings, parent_pid: int) -> None:
+    """Drains until SIGTERM, or until the parent is gone: its successor starts a drain of its own."""
+    os.nice(IDLE_PRIORITY)
+    folder = DataFolder(settings.data)
+    stores = open_stores(settings, folder.path)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    threading.Thread(target=_watch_parent, args=(parent_pid, stop), daemon=True).start()
+    drain = Drain(
+        folder.spool,
+        stores.sink,
+        None,
+        settings.journal,
+        SystemClock(),
+        max_body_bytes=settings.http.max_body_bytes,
+    )
+    drain.run(stop)
+    stores.close()
+
+
+def _watch_parent(parent_pid: int, stop: threading.Event) -> None:
+    while not stop.wait(0.5):
+        if os.getppid() != parent_pid:
+            stop.set()

@@ -1,0 +1,144 @@
+"""The parent process: settings, folder, socket, first administrator, then the supervisor."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+
+import msgspec
+from pydantic import SecretStr
+
+from modelyard.app.folder import DataFolder
+from modelyard.auth.keys import KeyIssuer
+from modelyard.auth.scopes import Scope
+from modelyard.core.clock import SystemClock
+from modelyard.core.errors import SettingsError
+from modelyard.core.settings import Settings
+from modelyard.http.processes.board import Board
+from modelyard.http.processes.supervisor import Supervisor
+from modelyard.limits.gcra import SharedGcra
+from modelyard.storage.sql.open import open_stores
+
+BACKLOG = 2048
+ADMINISTRATOR = "administrator"
+
+
+class Started(msgspec.Struct, frozen=True):
+    """What the start found: the address, and the first administrator's key if this start made one."""
+
+    url: str
+    admin_key: SecretStr | None
+
+
+def serve(
+    settings: Settings, threads: Mapping[str, str], prepared: Callable[[Started], None], ready: Callable[[Started], None]
+) -> int:
+    """Runs a server until it is told to stop; the exit status.
+
+    `threads` are the environment variables that size the numeric libraries of the workers. `prepared` is called once
+    the socket is bound and keys exist, `ready` when the first worker accepts. Raises SettingsError,
+    ConflictError("data_folder_in_use").
+    """
+    folder = DataFolder(settings.data)
+    folder.open()
+    folder.lock()
+    listener = listen(settings)
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    started = Started(f"http://{shown}:{port}", first_administrator(settings))
+    prepared(started)
+    board = Board.create(folder.board)
+    counter = SharedGcra.create(settings.limits.max_clients)
+    spawn = Spawner(settings, threads, listener.fileno(), counter)
+
+    def announce() -> None:
+        folder.announce(started.url)
+        ready(started)
+
+    try:
+        return Supervisor(board, settings.workers, spawn.worker, spawn.drain, announce).run()
+    finally:
+        folder.withdraw()
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The listening socket, bound once for all workers; SettingsError("port_in_use" | "setting_invalid")."""
+    host, port = settings.http.host, settings.http.port
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise SettingsError(
+                "port_in_use",
+                f"Another program listens on {host}:{port}. Choose another port with --port, or 0 for a free one.",
+                field="http.port",
+                got=port,
+            ) from None
+        raise SettingsError(
+            "setting_invalid",
+            f"The server cannot listen on {host}:{port}: {error.strerror}.",
+            field="http.host",
+            got=host,
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+def first_administrator(settings: Settings) -> SecretStr | None:
+    """Sees that an administrator's key exists: the given one, or at the first start a new one, which is returned."""
+    stores = open_stores(settings, settings.data)
+    try:
+        issuer = KeyIssuer(stores.keys, SystemClock())
+        given = settings.auth.admin_key
+        if given is not None:
+            issuer.adopt(given.get_secret_value(), ADMINISTRATOR, scopes=list(Scope))
+            return None
+        if any(Scope.ADMIN in key.scopes for key in stores.keys.snapshot().keys):
+            return None
+        return issuer.create(ADMINISTRATOR, scopes=list(Scope)).text
+    finally:
+        stores.close()
+
+
+class Spawner:
+    """Starts the other processes, each a fresh interpreter: nothing is forked that holds a lock or a thread."""
+
+    def __init__(self, settings: Settings, threads: Mapping[str, str], listener_fd: int, counter_fd: int) -> None:
+        # The administrator's key stays here: no worker needs it.
+        self._settings = settings.model_dump_json(exclude={"auth"}).encode()
+        self._environment = {**os.environ, **threads}
+        self._environment.pop("MODELYARD_AUTH__ADMIN_KEY", None)
+        self._environment.pop("MODELYARD_CONFIG", None)
+        self._listener_fd = listener_fd
+        self._counter_fd = counter_fd
+
+    def worker(self, slot: int, control_fd: int, successor: bool) -> subprocess.Popen[bytes]:
+        """One HTTP worker."""
+        handles = (str(slot), str(self._listener_fd), str(control_fd), str(self._counter_fd), str(int(successor)))
+        return self._start("modelyard.entry.worker", handles, (self._listener_fd, control_fd, self._counter_fd))
+
+    def drain(self) -> subprocess.Popen[bytes]:
+        """The drain."""
+        return self._start("modelyard.entry.drain", (str(os.getpid()),), ())
+
+    def _start(self, module: str, arguments: tuple[str, ...], fds: tuple[int, ...]) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.PIPE,
+            env=self._environment,
+            pass_fds=fds,
+            start_new_session=True,
+        )
+        assert process.stdin is not None
+        with process.stdin as pipe:
+            pipe.write(self._settings)
+        return process
