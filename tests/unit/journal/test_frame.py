@@ -1,0 +1,142 @@
+"""Frames: what was written is read back, and what is damaged is not (promise P1, F7)."""
+
+from __future__ import annotations
+
+import io
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelyard.journal.frame import MARK, READ_BYTES, FrameReader, encode_frame, read_frames
+from modelyard.testing import prediction_record
+
+Body = tuple[bytes, bytes]
+
+
+def turn(*bodies: Body, first: int = 0) -> bytes:
+    """The bytes of one write: a frame per body, then the mark."""
+    parts = [
+        part
+        for number, (request, answer) in enumerate(bodies, first)
+        for part in encode_frame(prediction_record(f"p{number}").header, request, answer)
+    ]
+    return b"".join([*parts, MARK])
+
+
+def read(data: bytes, offset: int = 0) -> tuple[list[Body], FrameReader]:
+    reader = read_frames(io.BytesIO(data), offset)
+    return [(frame.request, frame.answer) for frame in reader], reader
+
+
+bodies = st.tuples(st.binary(max_size=300), st.binary(max_size=300))
+
+
+@given(st.lists(st.lists(bodies, min_size=1, max_size=4), max_size=5))
+def test_what_was_written_is_read(turns: list[list[Body]]) -> None:
+    """Every body of every turn, byte for byte, in order, with nothing left over."""
+    data = b"".join(turn(*one) for one in turns)
+    seen, reader = read(data)
+    assert seen == [body for one in turns for body in one]
+    assert (reader.end, reader.bad_bytes, reader.damaged) == (len(data), 0, False)
+
+
+def test_the_header_comes_back_whole() -> None:
+    """Every field of the record's header survives."""
+    header = prediction_record("p", request_id="räq", content_type=b"\xff", subject="s", arm=-1).header
+    (frame,) = read_frames(io.BytesIO(b"".join([*encode_frame(header, b"q", b"a"), MARK])))
+    assert frame.record_header() == header
+
+
+def test_reading_goes_on_at_any_frames_end() -> None:
+    """Each frame's end is a place to go on from, also within a turn."""
+    data = turn((b"a", b"b"), (b"c", b"d")) + turn((b"e", b"f"))
+    frames = list(read_frames(io.BytesIO(data)))
+    for number, frame in enumerate(frames):
+        rest, reader = read(data, frame.end)
+        assert rest == [(f.request, f.answer) for f in frames[number + 1 :]]
+        assert reader.end == len(data)
+
+
+def test_bodies_over_the_read_size_are_whole() -> None:
+    """A frame may be larger than what is read at once."""
+    large = bytes(READ_BYTES + 5)
+    seen, _ = read(turn((b"a", large), (large, b"b")))
+    assert seen == [(b"a", large), (large, b"b")]
+
+
+def test_a_cut_at_every_byte_of_the_last_turn_loses_that_turn_alone() -> None:
+    """F7: wherever the file ends within the last turn, all earlier records are there, none of the last, and the
+    number of bad bytes is right."""
+    good, last = turn((b"one", b"1"), (b"two", b"2")), turn((b"three", b"3"), (b"four", b"4"), first=2)
+    for cut in range(len(last)):
+        seen, reader = read(good + last[:cut])
+        assert seen == [(b"one", b"1"), (b"two", b"2")]
+        assert (reader.end, reader.bad_bytes) == (len(good), cut)
+        assert not reader.damaged
+
+
+def test_a_flipped_bit_at_every_position_of_the_last_record_is_found() -> None:
+    """F7: no bit of the last turn can change without the turn being refused; all earlier records stay."""
+    good, last = turn((b"one", b"1")), turn((b"two", b"2"), first=1)
+    for position in range(len(last)):
+        for bit in range(8):
+            flipped = bytearray(good + last)
+            flipped[len(good) + position] ^= 1 << bit
+            seen, reader = read(bytes(flipped))
+            assert seen == [(b"one", b"1")]
+            assert (reader.end, reader.bad_bytes) == (len(good), len(last))
+
+
+def test_a_turn_without_its_mark_is_no_record() -> None:
+    """A reader that comes between a short write and its truncation sees nothing of that turn."""
+    whole = turn((b"one", b"1"), (b"two", b"2"))
+    seen, reader = read(whole[: -len(MARK)])
+    assert seen == []
+    assert reader.end == 0
+
+
+def test_zeros_and_noise_are_no_frames() -> None:
+    """What a disk may leave after a power loss is refused as damage, not read as an empty record."""
+    for tail in (bytes(4096), b"\xff" * 100):
+        seen, reader = read(turn((b"one", b"1")) + tail)
+        assert (len(seen), reader.bad_bytes) == (1, len(tail))
+
+
+@given(st.binary(max_size=400))
+def test_noise_never_raises(noise: bytes) -> None:
+    """The reader takes any bytes."""
+    seen, reader = read(noise)
+    assert seen == []
+    assert reader.bad_bytes == len(noise)
+
+
+def test_a_body_that_holds_frames_is_one_body() -> None:
+    """Frames inside a request are never read as records, not even where its own frame is damaged: nothing is
+    searched for behind damage."""
+    inner = turn((b"forged", b"!"), first=9)
+    data = bytearray(turn((inner, b"1")))
+    assert read(bytes(data))[0] == [(inner, b"1")]
+    data[10] ^= 1
+    assert read(bytes(data))[0] == []
+
+
+def test_an_unknown_schema_is_read_raw() -> None:
+    """A frame of a later version is yielded, and says so when its header is asked for."""
+    frame = next(iter(read_frames(io.BytesIO(turn((b"q", b"a"))))))
+    later = msgspec.structs.replace(frame, schema=2)
+    with pytest.raises(msgspec.DecodeError, match="schema 2"):
+        later.record_header()
+
+
+def test_a_file_that_shrinks_while_it_is_read_gives_what_is_left() -> None:
+    """Truncation by the owner in the middle of reading yields the whole turns before it and raises nothing."""
+    good, bad = turn((b"one", b"1")), turn((b"two", b"2"), first=1)
+
+    class Shrinking(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            self.truncate(len(good) + 10)
+            return super().read(size)
+
+    assert [frame.request for frame in read_frames(Shrinking(good + bad))] == [b"one"]
