@@ -154,7 +154,7 @@ def printable(text: str) -> str:
 
 
 def _pairs(value: Any) -> int:
-    """How many key-value pairs the value has at all levels; lists of plain values cost one pass in C."""
+    """How many key-value pairs the value has at all levels; plain values cost one pass in C."""
     total = 0
     stack = [value]
     while stack:
@@ -162,7 +162,8 @@ def _pairs(value: Any) -> int:
         kind = type(item)
         if kind is dict:
             total += len(item)
-            stack.extend(item.values())
+            if not {dict, list}.isdisjoint(map(type, item.values())):
+                stack.extend(item.values())
         elif kind is list and not {dict, list}.isdisjoint(map(type, item)):
             stack.extend(item)
     return total

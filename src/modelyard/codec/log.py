@@ -22,7 +22,7 @@ from modelyard.codec.oip import OipCodec
 from modelyard.codec.rows import PredictionsCodec
 from modelyard.codec.signature_plan import plan_of
 from modelyard.codec.tensors import as_text, from_bytes
-from modelyard.core.errors import ModelyardError
+from modelyard.core.errors import InternalError, ModelyardError
 from modelyard.core.types import Array, CodecBounds, EncodedAnswer, RawRequest, Signature, Surface, TensorSpec
 
 REDACTED = "[redacted]"
@@ -36,9 +36,17 @@ def decode_for_log(
 ) -> tuple[Any, Any]:
     """The record's inputs and outputs. The inputs of a refused request are None if they cannot be read.
 
-    Raises ModelyardError or ValueError if the answer, or the request of an answer that is no error, cannot be read.
+    Raises ModelyardError if the answer, or the request of an answer that is no error, cannot be read.
     """
-    hidden = frozenset(redaction)
+    try:
+        return _decode(surface, raw, answer, signature, frozenset(redaction))
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise InternalError("internal", "A record's bytes cannot be read.", got=type(error).__name__) from error
+
+
+def _decode(
+    surface: Surface, raw: RawRequest, answer: EncodedAnswer, signature: Signature, hidden: frozenset[str]
+) -> tuple[Any, Any]:
     head = answer.body if answer.header_length is None else answer.body[: answer.header_length]
     answered = orjson.loads(head)
     if "error" in answered and "outputs" not in answered and "results" not in answered:
@@ -135,7 +143,11 @@ def _row(row: list[Any], spec: TensorSpec, hidden: frozenset[str]) -> Any:
         return row
     if spec.columns:
         return [REDACTED for _ in row]
-    return [REDACTED if f"{spec.name}[{index}]" in hidden else value for index, value in enumerate(row)]
+    shown = list(row)
+    for index in _positions(spec.name, hidden):
+        if index < len(shown):
+            shown[index] = REDACTED
+    return shown
 
 
 def _oip_outputs(answered: dict[str, Any], answer: EncodedAnswer, hidden: frozenset[str]) -> dict[str, Any]:
@@ -171,6 +183,8 @@ def _item(item: Any, signature: Signature, hidden: frozenset[str]) -> Any:
         return _row(row, spec, hidden) if type(row) is list and spec.name not in hidden else REDACTED
     if not hidden:
         return item
+    if item.keys() == plan.column_names:
+        return {**item, **dict.fromkeys(hidden & plan.column_names, REDACTED)}
     known = plan.columns or tuple(plan.inputs)
     return {key: _feature(key, value, plan.inputs, hidden) if key in known else REDACTED for key, value in item.items()}
 
@@ -179,14 +193,17 @@ def _feature(key: str, value: Any, inputs: dict[str, TensorSpec], hidden: frozen
     if key in hidden:
         return REDACTED
     spec = inputs.get(key)
-    if spec is None or not hidden.intersection((*spec.columns, *_positions(key, hidden))):
+    if spec is None or not (hidden.intersection(spec.columns) or _positions(key, hidden)):
         return value
     fits = type(value) is list and len(spec.shape) == 2 and not any(type(part) is list for part in value)
     return _row(value, spec, hidden) if fits else REDACTED
 
 
-def _positions(name: str, hidden: frozenset[str]) -> list[str]:
-    return [column for column in hidden if column.startswith(f"{name}[")]
+def _positions(name: str, hidden: frozenset[str]) -> list[int]:
+    """The features that the policy names by position: 3 for `name[3]`."""
+    start = len(name) + 1
+    texts = [column[start:-1] for column in hidden if column.startswith(f"{name}[") and column.endswith("]")]
+    return [int(text) for text in texts if text.isascii() and text.isdigit()]
 
 
 def _results(results: list[Any], signature: Signature, hidden: frozenset[str]) -> list[Any]:

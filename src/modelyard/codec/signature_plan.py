@@ -59,6 +59,7 @@ class SignaturePlan:
         self.batched = bool(signature.inputs) and all(spec.shape[:1] == (-1,) for spec in signature.inputs)
         self.single = self._single()
         self.columns = self._columns()
+        self.column_names = frozenset(self.columns)
         self.envelopes: dict[bytes, Any] = {}
         self._heads: dict[tuple[str, str], bytes] = {}
 
