@@ -18,6 +18,8 @@ from typing import BinaryIO, TypeVar
 
 import msgspec
 
+from modelyard.codec.compression import decompress
+from modelyard.codec.log import decode_for_log
 from modelyard.core.clock import Clock
 from modelyard.core.errors import ConflictError
 from modelyard.core.events import Event
@@ -88,7 +90,7 @@ class _StoreFailed(Exception):  # noqa: N818 - never leaves this module
 
 
 class Drain:
-    """Moves one folder's spool into one sink. Not for several threads."""
+    """Moves one folder's spool into one sink. Not for several threads. `decode` None is codec.log's decoder."""
 
     def __init__(
         self,
@@ -98,7 +100,7 @@ class Drain:
         settings: JournalSettings,
         clock: Clock,
         *,
-        decompress: Decompress | None = None,
+        decompress: Decompress = decompress,
         max_body_bytes: int = 64 * MIB,
         emit: Emit = emit,
     ) -> None:
@@ -107,9 +109,7 @@ class Drain:
         self._settings = settings
         self._clock = clock
         self._emit = emit
-        self._decoder = RecordDecoder(
-            self._signature, decode or _codec_decode(), decompress or _codec_decompress(), clock, max_body_bytes
-        )
+        self._decoder = RecordDecoder(self._signature, decode or decode_for_log, decompress, clock, max_body_bytes)
         self._lock: BinaryIO | None = None
         self._signatures: dict[str, Signature] = {}
         self._positions: dict[str, int] = {}
@@ -339,18 +339,6 @@ def drain_once(
         return drain._finish_within(timeout_s)
     finally:
         drain.close()
-
-
-def _codec_decode() -> DecodeForLog:
-    from modelyard.codec.log import decode_for_log
-
-    return decode_for_log
-
-
-def _codec_decompress() -> Decompress:
-    from modelyard.codec.compression import decompress
-
-    return decompress
 
 
 def _try_lock(file: BinaryIO) -> bool:

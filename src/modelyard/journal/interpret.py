@@ -86,10 +86,11 @@ class RecordDecoder:
         if header.content_encoding:
             body = self._decompress(body, header.content_encoding, self._max_body_bytes)
         length = header.answer_header_length
+        answer = frame.answer or orjson.dumps({"error": "No answer was sent.", "code": header.code})
         return self._decode(
             Surface(header.surface),
             RawRequest(body, header.content_type or None, header.request_header_length or None),
-            EncodedAnswer(frame.answer, None if length < 0 else length),
+            EncodedAnswer(answer, None if length < 0 else length),
             signature,
             redaction_columns(header.redaction),
         )

@@ -11,7 +11,7 @@ import errno
 import fcntl
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from modelyard.core.clock import Clock
@@ -43,7 +43,8 @@ class SpoolBroken(Exception):  # noqa: N818 - a state of the disk, not a refusal
 
 class SpoolWriter:
     """The files of one worker process. `append`, `poll` and `close` belong to the loop's thread; `sync` may run in
-    any other."""
+    any other. `broken` is called as soon as an fdatasync fails, before SpoolBroken is raised: it should end the
+    process."""
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class SpoolWriter:
         settings: JournalSettings,
         clock: Clock,
         *,
+        broken: Callable[[BaseException], None] | None = None,
         emit: Emit = emit,
         max_file_age_s: float = MAX_FILE_AGE_S,
     ) -> None:
@@ -59,6 +61,7 @@ class SpoolWriter:
         self._epoch = epoch
         self._settings = settings
         self._clock = clock
+        self._broken_hook = broken
         self._emit = emit
         self._max_file_age_s = max_file_age_s
         self._max_file_bytes = min(settings.max_file_bytes, settings.max_spool_bytes // FILE_SHARE)
@@ -207,6 +210,8 @@ class SpoolWriter:
         except OSError as error:
             self._broken = True
             self._emit(Event.JOURNAL_BROKEN, "error", reason=str(error))
+            if self._broken_hook is not None:
+                self._broken_hook(error)
             raise SpoolBroken(str(error)) from error
 
     def _sync_folder(self) -> None:

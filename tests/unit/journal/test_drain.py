@@ -183,6 +183,17 @@ def test_what_cannot_be_decoded_is_kept_raw_and_stops_nobody(
     assert (Event.DRAIN_RECORD_UNDECODED in world.events.names()) == (flag != "request_refused")
 
 
+def test_a_caller_that_left_has_a_record_with_its_inputs(world: World) -> None:
+    """Status 499 has no answer body; the inputs are logged all the same."""
+    frame = encode_frame(prediction_record("gone", status=499, code="client_gone").header, b"q", b"")
+    world.write("a")
+    world.writers[1].append(list(frame))
+    world.drain.step()
+    record = world.sink.records["gone"]
+    assert (record.flag, record.inputs["in"], record.answer_bytes) == ("", "q", 0)
+    assert "client_gone" in record.outputs["out"]
+
+
 def test_a_redaction_policy_forbids_raw_bytes(world: World) -> None:
     """Where columns must not be logged, an undecodable record keeps only its digest."""
     world.write("odd", request=b"bad", redaction="age")

@@ -243,8 +243,11 @@ def test_refuse_mode_follows_the_drain(make: Make, tmp_path: Path) -> None:
 
 
 def test_a_failed_sync_breaks_the_writer_for_good(make: Make, events: Events, monkeypatch: pytest.MonkeyPatch) -> None:
-    """F6: after one EIO of fdatasync neither sync nor append succeeds again, though the disk would."""
+    """F6: after one EIO of fdatasync neither sync nor append succeeds again, though the disk would; the hook that
+    ends the process is called at once, also when the sync was that of a rotation."""
+    ended: list[BaseException] = []
     writer = make(durability="host")
+    writer._broken_hook = ended.append
     writer.append(frames("a"))
     writer.sync()
 
@@ -255,6 +258,10 @@ def test_a_failed_sync_breaks_the_writer_for_good(make: Make, events: Events, mo
         broken.setattr(os, "fdatasync", refuse)
         with pytest.raises(SpoolBroken):
             writer.sync()
+        assert len(ended) == 1
+        with pytest.raises(SpoolBroken):
+            writer.close()
+        assert len(ended) == 2
     for call in (writer.sync, lambda: writer.append(frames("b"))):
         with pytest.raises(SpoolBroken):
             call()
