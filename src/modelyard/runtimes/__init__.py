@@ -1,1 +1,91 @@
 """What executes a version; each format's library is imported only when a model needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+
+from modelyard.core.errors import PublishError
+from modelyard.models.ports import Runtime
+
+_PLACES = {
+    "onnx": ("modelyard.runtimes.onnx", "OnnxRuntime"),
+    "sklearn": ("modelyard.runtimes.sklearn", "SklearnRuntime"),
+}
+_NAMED = {".onnx": "ONNX", ".skops": "scikit-learn (skops)"}
+_PICKLE_HINT = "Pickle and joblib files run code when they are loaded; export the model to ONNX or save it with skops."
+
+
+class _Runtimes(Mapping[str, Runtime]):
+    """Runtimes by format, each made when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Runtime] = {}
+
+    def __getitem__(self, name: str) -> Runtime:
+        if name not in self._made:
+            module, attribute = _PLACES[name]
+            self._made[name] = getattr(import_module(module), attribute)()
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_PLACES)
+
+    def __len__(self) -> int:
+        return len(_PLACES)
+
+
+RUNTIMES: Mapping[str, Runtime] = _Runtimes()
+"""Every format that can be served, by the name in the manifest."""
+
+
+def detect(folder: Path) -> tuple[Runtime, str]:
+    """The runtime and the entry file of a folder, by content.
+
+    PublishError: model_empty, format_not_allowed (pickle and its kin), model_unreadable (the name promises a format
+    that the bytes are not), format_unknown.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not files or all(path.stat().st_size == 0 for path in files):
+        raise PublishError("model_empty", "The model is empty: it holds no bytes.", field="model", got="0 bytes")
+    for runtime in RUNTIMES.values():
+        entry = runtime.detect(folder)
+        if entry is not None:
+            return runtime, entry
+    raise _refusal(files)
+
+
+def _refusal(files: list[Path]) -> PublishError:
+    for path in files:
+        if _is_pickle(path):
+            return PublishError(
+                "format_not_allowed", f"`{path.name}` is a pickle. {_PICKLE_HINT}", field="model", got="pickle"
+            )
+    for path in files:
+        if path.suffix in _NAMED:
+            return PublishError(
+                "model_unreadable",
+                f"`{path.name}` is not a {_NAMED[path.suffix]} model, whatever its name says.",
+                field="model",
+                expected=f"a complete {_NAMED[path.suffix]} model",
+                got=f"{path.stat().st_size} bytes of something else",
+            )
+    return PublishError(
+        "format_unknown",
+        "The files are of no format that is served here.",
+        field="model",
+        expected=list(RUNTIMES),
+        got=[path.name for path in files[:10]],
+    )
+
+
+def _is_pickle(path: Path) -> bool:
+    """A pickle (protocol 2 or later, or the usual beginnings of the older ones), or an NPY file of objects."""
+    with path.open("rb") as file:
+        head = file.read(256)
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return True
+    if head.startswith(b"\x93NUMPY"):
+        return b"'|O'" in head
+    return head.startswith((b"cposix\n", b"cbuiltins\n", b"c__builtin__\n", b"ccopy_reg\n"))

@@ -1,0 +1,150 @@
+"""What one worker holds in memory: loads new versions side by side, keeps what failed apart from what serves."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from modelyard.core.clock import Clock
+from modelyard.core.errors import ModelyardError, NotFoundError, UnavailableError
+from modelyard.core.events import Event
+from modelyard.core.settings import Settings
+from modelyard.core.types import Servable
+from modelyard.models.load import load_servable, runtime_for
+from modelyard.models.ports import ArtifactStore, Runtime, Version
+from modelyard.telemetry.logs import emit
+
+RETRY_S = 30.0
+"""A version that failed is tried again after this long: its artifact may have come back."""
+MAX_PARALLEL_LOADS = 4
+
+Key = tuple[str, str]
+"""Model and version."""
+
+
+class Catalog:
+    """The loaded versions of a process. All methods may be called from any thread."""
+
+    def __init__(
+        self,
+        artifacts: ArtifactStore,
+        runtimes: Mapping[str, Runtime],
+        settings: Settings,
+        clock: Clock,
+        threads: int | None = None,
+    ) -> None:
+        self._artifacts = artifacts
+        self._runtimes = runtimes
+        self._settings = settings
+        self._clock = clock
+        self._threads = threads or settings.models.max_threads or 1
+        self._servables: dict[Key, Servable] = {}
+        self._known: dict[Key, Version] = {}
+        self._failures: dict[Key, tuple[str, float]] = {}
+        self._lock = threading.Lock()
+        self._refreshing = threading.Lock()
+        self._measuring = threading.Lock()
+
+    def refresh(self, versions: Collection[Version]) -> None:
+        """Loads what is new, in parallel; returns when each is loaded or failed. Never unloads, never raises for a
+        version: its reason is kept in `failures`, the others are not hurt."""
+        with self._refreshing:
+            new = self._new(versions)
+            if not new:
+                return
+            width = min(MAX_PARALLEL_LOADS, len(new), os.cpu_count() or 1)
+            with ThreadPoolExecutor(width, "load") as pool:
+                list(pool.map(self._load, new))
+
+    def servables(self) -> dict[Key, Servable]:
+        """What is loaded and warm, as a copy."""
+        with self._lock:
+            return dict(self._servables)
+
+    def failures(self) -> dict[Key, str]:
+        """Why a version is not served, by version."""
+        with self._lock:
+            return {key: reason for key, (reason, _) in self._failures.items()}
+
+    def get(self, model: str, version: str) -> Servable:
+        """One loaded version; NotFoundError("version_not_found"), UnavailableError("model_not_ready")."""
+        key = (model, version)
+        with self._lock:
+            servable, failed, known = self._servables.get(key), self._failures.get(key), key in self._known
+        if servable is not None:
+            return servable
+        if not known:
+            raise NotFoundError(
+                "version_not_found", f"The model `{model}` has no version `{version}`.", field="version", got=version
+            )
+        why = failed[0] if failed else "it is still being loaded."
+        raise UnavailableError(
+            "model_not_ready", f"{model} version {version} is not ready: {why}", retry_after_s=RETRY_S if failed else 1
+        )
+
+    def unload(self, model: str, version: str) -> None:
+        """Frees a version. The caller has made sure that no routing table sends anything to it."""
+        with self._lock:
+            servable = self._servables.pop((model, version), None)
+            self._failures.pop((model, version), None)
+            self._known.pop((model, version), None)
+        if servable is not None:
+            servable.loaded.close()
+            emit(Event.MODEL_UNLOADED, model=model, version=version)
+
+    def close(self) -> None:
+        """Frees everything."""
+        for model, version in self.servables():
+            self.unload(model, version)
+
+    def _new(self, versions: Collection[Version]) -> list[Version]:
+        now = self._clock.monotonic()
+        with self._lock:
+            self._known.update({(v.model, v.version): v for v in versions})
+            return [v for v in versions if self._is_due((v.model, v.version), now)]
+
+    def _is_due(self, key: Key, now: float) -> bool:
+        if key in self._servables:
+            return False
+        failed = self._failures.get(key)
+        return failed is None or now - failed[1] >= RETRY_S
+
+    def _load(self, version: Version) -> None:
+        key = (version.model, version.version)
+        begun = self._clock.monotonic()
+        try:
+            servable = load_servable(
+                version,
+                self._artifacts.open(version.digest),
+                runtime_for(version.manifest, self._runtimes),
+                self._settings,
+                self._clock,
+                self._threads,
+                self._measuring,
+            )
+        except Exception as error:
+            self._fail(key, error)
+            return
+        with self._lock:
+            self._servables[key] = servable
+            self._failures.pop(key, None)
+        profile = servable.profile
+        emit(
+            Event.MODEL_LOADED,
+            model=version.model,
+            version=version.version,
+            load_s=round(self._clock.monotonic() - begun, 3),
+            batched=profile.batched,
+            in_loop=profile.in_loop,
+            run_us_1=round(profile.run_us_1, 1),
+            run_us_32=round(profile.run_us_32, 1),
+        )
+
+    def _fail(self, key: Key, error: Exception) -> None:
+        reason = error.message if isinstance(error, ModelyardError) else f"it broke with {type(error).__name__}."
+        with self._lock:
+            self._failures[key] = (reason, self._clock.monotonic())
+        code = error.code if isinstance(error, ModelyardError) else "internal"
+        emit(Event.MODEL_LOAD_FAILED, "error", model=key[0], version=key[1], code=code, reason=reason)

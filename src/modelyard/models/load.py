@@ -1,0 +1,256 @@
+"""From the files of a version to something that may be served: verify, load, warm up, check (P5, P3)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from modelyard.codec.oip import OipCodec
+from modelyard.core.clock import Clock
+from modelyard.core.errors import ModelyardError, PublishError, UnavailableError
+from modelyard.core.settings import Settings
+from modelyard.core.types import (
+    Array,
+    CodecBounds,
+    LoadedModel,
+    LoadProfile,
+    RawRequest,
+    Servable,
+    Signature,
+    Tensors,
+)
+from modelyard.models.manifest import Manifest
+from modelyard.models.ports import Runtime, Version
+from modelyard.models.rows import attempts, is_batchable, row_count, spread_rows
+
+SEED = 20_240_229
+ROWS = 32
+TIMED_RUNS = 9
+TIMED_BUDGET_S = 0.5
+RELATIVE, ABSOLUTE = 1e-5, 1e-6
+"""How far a float of a batch may be from the same row alone: 1e-6 + 1e-5·|x|."""
+
+
+def load_servable(
+    version: Version,
+    folder: Path,
+    runtime: Runtime,
+    settings: Settings,
+    clock: Clock,
+    threads: int = 1,
+    measuring: AbstractContextManager[Any] | None = None,
+) -> Servable:
+    """The version, verified against its manifest, loaded, warmed and checked; UnavailableError("model_not_ready") if
+    a file is not the published one, PublishError if it cannot be loaded. `measuring` is held while runs are timed."""
+    verify(version, folder)
+    options = {
+        "threads": threads,
+        "trusted_types": settings.models.trusted_types,
+        "max_version_bytes": settings.models.max_version_bytes,
+    }
+    manifest = version.manifest
+    loaded = runtime.load(folder, manifest, options)
+    try:
+        with measuring or nullcontext():
+            example = decode_example(manifest.signature, manifest.example)
+            profile = check_load(loaded, example, settings.batching.max_loop_run_us, clock)
+    except BaseException:
+        loaded.close()
+        raise
+    redaction = "columns" if manifest.redaction else "none"
+    return Servable(version.model, version.version, version.digest, loaded, profile, redaction)
+
+
+def verify(version: Version, folder: Path) -> None:
+    """Every file has the published size and SHA-256, or UnavailableError("model_not_ready") (promise P5)."""
+    manifest = version.manifest
+    if manifest.digest() != version.digest:
+        raise _changed(version, "the manifest", version.digest, manifest.digest())
+    for entry in manifest.files:
+        path = folder / entry.path
+        if path.is_symlink() or not path.is_file():
+            raise _changed(version, entry.path, entry.sha256, "no file")
+        with path.open("rb") as file:
+            got = hashlib.file_digest(file, "sha256").hexdigest()
+        if got != entry.sha256:
+            raise _changed(version, entry.path, entry.sha256, got)
+    if manifest.entry not in {entry.path for entry in manifest.files}:
+        raise _changed(version, manifest.entry, "a file of the manifest", "none")
+
+
+def _changed(version: Version, file: str, expected: str, got: str) -> UnavailableError:
+    return UnavailableError(
+        "model_not_ready",
+        f"`{file}` of {version.model} version {version.version} is not what was published.",
+        retry_after_s=30,
+        field=file,
+        expected=expected,
+        got=got,
+    )
+
+
+def decode_example(signature: Signature, example: Mapping[str, Any] | None) -> Tensors | None:
+    """The owner's example as tensors; PublishError("example_failed") if it does not fit the signature."""
+    if example is None:
+        return None
+    try:
+        raw = RawRequest(msgspec.json.encode(example))
+        return OipCodec().decode(raw, signature, CodecBounds()).inputs
+    except ModelyardError as error:
+        raise PublishError(
+            "example_failed",
+            f"The example does not fit the model: {error.message}",
+            field="example",
+            reason=error.code,
+            problem=dict(error.detail),
+        ) from None
+
+
+def check_load(loaded: LoadedModel, example: Tensors | None, max_loop_run_us: float, clock: Clock) -> LoadProfile:
+    """Warms the model up and measures it (hot path contract, "A batch never mixes callers").
+
+    PublishError("example_failed") if the example fails; ("warm_up_failed") if there is none and no made-up row runs.
+    """
+    if example is not None:
+        _try_example(loaded, example)
+    rows = _working_rows(loaded, example)
+    if not is_batchable(loaded.signature):
+        run_us = _time_us(loaded, rows, clock)
+        return LoadProfile(False, run_us <= max_loop_run_us, run_us, run_us)
+    batched = _rows_are_independent(loaded, rows)
+    one_us = _time_us(loaded, _slice(rows, 0, 1), clock)
+    many = {name: np.resize(array, (ROWS, *array.shape[1:])) for name, array in rows.items()}
+    many_us = _time_us(loaded, many, clock)
+    return LoadProfile(batched, many_us <= max_loop_run_us, one_us, many_us)
+
+
+def _try_example(loaded: LoadedModel, example: Tensors) -> None:
+    try:
+        outputs = loaded.run(example, ())
+    except ModelyardError as error:
+        raise PublishError(
+            "example_failed", f"The model fails on its example: {error.message}", field="example"
+        ) from None
+    _check_outputs(loaded.signature, outputs)
+
+
+def _working_rows(loaded: LoadedModel, example: Tensors | None) -> dict[str, Array]:
+    """The example's rows and 32 seeded ones; where the model takes no made-up row, the example's alone."""
+    signature = loaded.signature
+    count = row_count(signature, ROWS)
+    batchable = is_batchable(signature)
+    if example is not None:
+        if not batchable:
+            return dict(example)
+        near = spread_rows(signature, example, count - count // 2, SEED)
+        free = _seeded_like(signature, example, count // 2)
+        rows = {name: np.concatenate([example[name], near[name], free[name]]) for name in near}
+        return rows if _runs(loaded, rows) is None else dict(example)
+    failure: ModelyardError | None = None
+    for rows in attempts(signature, count if batchable else 1, SEED):
+        failure = _runs(loaded, rows)
+        if failure is None:
+            return rows
+    raise PublishError(
+        "warm_up_failed",
+        f"The model does not run on rows made from its signature; give it an example. {failure and failure.message}",
+        field="example",
+        expected="an example request that the model answers",
+    )
+
+
+def _seeded_like(signature: Signature, example: Tensors, count: int) -> dict[str, Array]:
+    """Seeded rows with the example's non-batch dimensions."""
+    inputs = tuple(
+        msgspec.structs.replace(spec, shape=(-1, *example[spec.name].shape[1:])) for spec in signature.inputs
+    )
+    return next(attempts(Signature(inputs, signature.outputs), count, SEED))
+
+
+def _runs(loaded: LoadedModel, rows: Tensors) -> ModelyardError | None:
+    """None if the model takes these rows; a wrong output is refused at once."""
+    try:
+        outputs = loaded.run(rows, ())
+    except ModelyardError as error:
+        return error
+    _check_outputs(loaded.signature, outputs)
+    return None
+
+
+def _check_outputs(signature: Signature, outputs: Tensors) -> None:
+    for spec in signature.outputs:
+        array = outputs.get(spec.name)
+        if array is None or len(array.shape) != len(spec.shape) or not _fits(array.shape, spec.shape):
+            raise PublishError(
+                "signature_conflict",
+                f"The output `{spec.name}` is not of the shape that the model states.",
+                field=spec.name,
+                expected=list(spec.shape),
+                got=None if array is None else list(array.shape),
+            )
+
+
+def _fits(shape: tuple[int, ...], stated: tuple[int, ...]) -> bool:
+    return all(want in (-1, have) for have, want in zip(shape, stated, strict=True))
+
+
+def _rows_are_independent(loaded: LoadedModel, rows: Mapping[str, Array]) -> bool:
+    """Whether each row's outputs in the batch equal its outputs alone."""
+    count = len(next(iter(rows.values())))
+    try:
+        together = loaded.run(rows, ())
+        if count < 2 or any(len(array) != count for array in together.values()):
+            return False
+        return all(
+            _same(array[i : i + 1], alone[name])
+            for i in range(count)
+            for alone in (loaded.run(_slice(rows, i, i + 1), ()),)
+            for name, array in together.items()
+        )
+    except ModelyardError:
+        return False
+
+
+def _slice(rows: Mapping[str, Array], start: int, end: int) -> dict[str, Array]:
+    return {name: array[start:end] for name, array in rows.items()}
+
+
+def _same(batch: Array, alone: Array) -> bool:
+    """Exactly for integers, booleans and bytes; within the tolerance for floats, NaN equal to NaN."""
+    if batch.shape != alone.shape:
+        return False
+    if batch.dtype.kind != "f":
+        return bool(np.array_equal(batch, alone))
+    return bool(np.allclose(batch, alone, rtol=RELATIVE, atol=ABSOLUTE, equal_nan=True))
+
+
+def _time_us(loaded: LoadedModel, rows: Tensors, clock: Clock) -> float:
+    """Median of nine runs after one to warm up, in microseconds; fewer when they are slow."""
+    loaded.run(rows, ())
+    times: list[float] = []
+    begun = clock.monotonic()
+    while len(times) < TIMED_RUNS and (not times or clock.monotonic() - begun < TIMED_BUDGET_S):
+        start = clock.monotonic()
+        loaded.run(rows, ())
+        times.append(clock.monotonic() - start)
+    return median(times) * 1e6
+
+
+def runtime_for(manifest: Manifest, runtimes: Mapping[str, Runtime]) -> Runtime:
+    """The runtime of a manifest's format; PublishError("runtime_missing")."""
+    if manifest.format not in runtimes:
+        raise PublishError(
+            "runtime_missing",
+            f"This installation has no runtime for the format `{manifest.format}`.",
+            field="format",
+            expected=sorted(runtimes),
+            got=manifest.format,
+        )
+    return runtimes[manifest.format]

@@ -1,0 +1,267 @@
+"""Publish: from a file or a folder to an immutable version, or to a refusal that leaves nothing behind (P5, P8)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from modelyard.core.clock import Clock
+from modelyard.core.errors import (
+    ConflictError,
+    InvalidRequestError,
+    ModelyardError,
+    NotFoundError,
+    PublishError,
+    UnavailableError,
+)
+from modelyard.core.events import Event
+from modelyard.core.settings import Settings
+from modelyard.core.types import NAME
+from modelyard.models.complete import check_redaction
+from modelyard.models.manifest import FileEntry, Manifest
+from modelyard.models.ports import ArtifactStore, Registry, Version
+from modelyard.models.report import Check, CheckOptions, CheckReport, Overrides
+from modelyard.models.stage import RESERVED, stage_file, stage_folder
+from modelyard.telemetry.logs import emit
+
+OVERRIDES = "modelyard.json"
+MAX_OVERRIDES_BYTES = 64 * 1024 * 1024
+SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "sklearn": ".skops"}
+"""A file that is published alone is stored as `model` with the suffix of its format, whatever it was called."""
+MAX_TRIES = 5
+"""How often a free number is looked for while others publish the same model."""
+
+
+class PublishResult(msgspec.Struct, frozen=True):
+    """`created` is False if the same bytes were published before."""
+
+    version: Version
+    created: bool
+
+
+class Publisher:
+    """Publishes versions. `check` runs the files in another process (`runtimes.child.check_in_child`)."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        artifacts: ArtifactStore,
+        settings: Settings,
+        clock: Clock,
+        check: Check,
+    ) -> None:
+        self._registry = registry
+        self._artifacts = artifacts
+        self._settings = settings
+        self._clock = clock
+        self._check = check
+
+    def publish(
+        self,
+        model: str,
+        source: Path,
+        version: str | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        example: Mapping[str, Any] | None = None,
+    ) -> PublishResult:
+        """Publishes a file or a folder. Without `version` the next number is taken.
+
+        The same bytes again are a no-op. InvalidRequestError("name_invalid"), TooLargeError, PublishError,
+        ConflictError("version_exists"), UnavailableError("store_unavailable"); each leaves nothing behind.
+        """
+        try:
+            check_name("model", model)
+            if version is not None:
+                check_name("version", version)
+            with self._private_folder() as folder:
+                result = self._publish(folder, model, source, version, metrics, example)
+        except ModelyardError as error:
+            emit(Event.MODEL_REFUSED, "warning", model=model, version=version, code=error.code, reason=error.message)
+            raise
+        except OSError as error:
+            emit(Event.MODEL_REFUSED, "error", model=model, version=version, code="store_unavailable")
+            raise UnavailableError(
+                "store_unavailable", f"The data folder cannot be written: {error.strerror}.", retry_after_s=1
+            ) from error
+        if result.created:
+            stored = result.version
+            emit(Event.MODEL_PUBLISHED, model=model, version=stored.version, digest=stored.digest)
+        return result
+
+    def _publish(
+        self,
+        folder: Path,
+        model: str,
+        source: Path,
+        version: str | None,
+        metrics: Mapping[str, Any] | None,
+        example: Mapping[str, Any] | None,
+    ) -> PublishResult:
+        files, overrides = self._stage(folder, source)
+        overrides = msgspec.structs.replace(
+            overrides,
+            metrics={**overrides.metrics, **(metrics or {})},
+            example=example if example is not None else overrides.example,
+        )
+        if (known := self._known(model, version, files)) is not None:
+            return PublishResult(known, False)
+        report = self._check(folder, self._options(overrides))
+        check_redaction(report.signature, overrides.redaction)
+        files, entry = _settle_name(folder, files, report)
+        manifest = _manifest(report, files, entry, overrides)
+        (folder / RESERVED).write_bytes(msgspec.json.encode(manifest))
+        digest = manifest.digest()
+        self._artifacts.put(digest, folder)
+        return self._register(model, version, manifest, digest)
+
+    def _stage(self, folder: Path, source: Path) -> tuple[list[FileEntry], Overrides]:
+        """The private copy of the files, and what the owner says of them."""
+        try:
+            source = source.resolve(strict=True)
+        except (OSError, RuntimeError):
+            raise InvalidRequestError(
+                "parameter_invalid", f"There is no file or folder `{source.name}`.", field="source", got=source.name
+            ) from None
+        bound = self._settings.models.max_version_bytes
+        if not source.is_dir():
+            name = "model" + (source.suffix if source.suffix in SUFFIXES.values() else "")
+            return [stage_file(source, folder, name, bound)], Overrides()
+        files = stage_folder(source, folder, bound)
+        overrides = read_overrides(folder / OVERRIDES)
+        (folder / OVERRIDES).unlink(missing_ok=True)
+        return [entry for entry in files if entry.path != OVERRIDES], overrides
+
+    def _known(self, model: str, version: str | None, files: list[FileEntry]) -> Version | None:
+        """The version that has these bytes already; ConflictError if the asked-for one has others."""
+        for stored in reversed(self._versions(model)):
+            same = _same_content(stored.manifest.files, files)
+            if version in (None, stored.version) and same:
+                return stored
+            if version == stored.version:
+                raise ConflictError(
+                    "version_exists",
+                    f"The version `{version}` of `{model}` exists with other content; versions never change.",
+                    field="version",
+                    expected="a new version, or the same bytes",
+                    got=version,
+                    example=self._next(model),
+                )
+        return None
+
+    def _versions(self, model: str) -> tuple[Version, ...]:
+        try:
+            return self._registry.versions(model)
+        except NotFoundError:
+            return ()
+
+    def _next(self, model: str) -> str:
+        numbers = [int(v.version) for v in self._versions(model) if v.version.isascii() and v.version.isdigit()]
+        return str(max(numbers, default=0) + 1)
+
+    def _options(self, overrides: Overrides) -> CheckOptions:
+        models = self._settings.models
+        return CheckOptions(
+            trusted_types=models.trusted_types,
+            threads=models.max_threads or 1,
+            timeout_s=models.publish_timeout_s,
+            memory_bytes=models.publish_memory_bytes,
+            max_version_bytes=models.max_version_bytes,
+            max_loop_run_us=self._settings.batching.max_loop_run_us,
+            overrides=overrides,
+        )
+
+    def _register(self, model: str, version: str | None, manifest: Manifest, digest: str) -> PublishResult:
+        for attempt in range(MAX_TRIES):
+            named = Version(model, version or self._next(model), digest, manifest, self._clock.now())
+            try:
+                created = self._registry.add_version(named)
+            except ConflictError:
+                if version is not None or attempt == MAX_TRIES - 1:
+                    raise
+                continue
+            return PublishResult(named if created else self._registry.version(model, named.version), created)
+        raise UnavailableError("store_unavailable", "No free version number was found.", retry_after_s=1)
+
+    @contextmanager
+    def _private_folder(self) -> Iterator[Path]:
+        """A folder of this process's user alone, gone afterwards."""
+        root = self._settings.data / "staging"
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_name(field: str, name: str) -> None:
+    """InvalidRequestError("name_invalid") unless the name is safe in a path, a header and a log line."""
+    if NAME.fullmatch(name) is None or ".." in name:
+        raise InvalidRequestError(
+            "name_invalid",
+            f"The {field} name is not allowed: use letters, digits, `.`, `_` and `-`, 1 to 128 of them.",
+            field=field,
+            expected=NAME.pattern,
+            got=ascii(name)[1:-1][:130],
+            example="churn-model",
+        )
+
+
+def read_overrides(path: Path) -> Overrides:
+    """What `modelyard.json` says; PublishError("manifest_invalid") that names the place."""
+    if not path.is_file():
+        return Overrides()
+    if path.stat().st_size > MAX_OVERRIDES_BYTES:
+        raise _invalid(f"it is larger than {MAX_OVERRIDES_BYTES} bytes.")
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Overrides)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _invalid(str(error)[:300]) from None
+
+
+def _invalid(why: str) -> PublishError:
+    return PublishError(
+        "manifest_invalid",
+        f"`{OVERRIDES}` is wrong: {why}",
+        field=OVERRIDES,
+        expected=list(Overrides.__struct_fields__),
+        got=why,
+        example={"labels": ["no", "yes"], "columns": ["age", "income"]},
+    )
+
+
+def _same_content(stored: tuple[FileEntry, ...], files: list[FileEntry]) -> bool:
+    """By SHA-256; a file alone is the same whatever it was called."""
+    if len(stored) == len(files) == 1:
+        return stored[0].sha256 == files[0].sha256
+    return {(f.path, f.sha256) for f in stored} == {(f.path, f.sha256) for f in files}
+
+
+def _settle_name(folder: Path, files: list[FileEntry], report: CheckReport) -> tuple[list[FileEntry], str]:
+    """A file alone gets its canonical name, so that the same bytes have the same content digest."""
+    name = "model" + SUFFIXES.get(report.format, "")
+    if len(files) != 1 or files[0].path == name:
+        return files, report.entry
+    (folder / files[0].path).rename(folder / name)
+    return [msgspec.structs.replace(files[0], path=name)], name
+
+
+def _manifest(report: CheckReport, files: list[FileEntry], entry: str, overrides: Overrides) -> Manifest:
+    return Manifest(
+        format=report.format,
+        entry=entry,
+        files=tuple(files),
+        signature=report.signature,
+        example=overrides.example,
+        metrics=overrides.metrics,
+        provenance={**report.provenance, **overrides.provenance},
+        limits=overrides.limits,
+        redaction=overrides.redaction,
+    )

@@ -1,0 +1,77 @@
+"""What the publish check is asked, and what it says; both travel as JSON between two processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from modelyard.core.types import LoadProfile, Signature
+
+
+class TensorCompletion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an owner adds to one tensor of the signature. None: as the model says."""
+
+    name: str
+    datatype: str | None = None
+    shape: tuple[int, ...] | None = None
+    columns: tuple[str, ...] | None = None
+    labels: tuple[str, ...] | None = None
+
+
+class SignatureCompletion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an owner adds to the signature; tensors that are not named stay as the model says."""
+
+    inputs: tuple[TensorCompletion, ...] = ()
+    outputs: tuple[TensorCompletion, ...] = ()
+
+
+class Overrides(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`modelyard.json` in a model's folder. `labels` names the classes of the output that has one value per class,
+    `columns` the features of a single input; `redaction` the columns whose values stay out of the log."""
+
+    metrics: Mapping[str, Any] = {}
+    example: Mapping[str, Any] | None = None
+    signature: SignatureCompletion = SignatureCompletion()
+    labels: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    redaction: tuple[str, ...] = ()
+    provenance: Mapping[str, str] = {}
+    limits: Mapping[str, Any] = {}
+
+
+class CheckOptions(msgspec.Struct, frozen=True):
+    """What the check needs to know. `memory_bytes` and `timeout_s` bound its process; `max_loop_run_us` is
+    `batching.max_loop_run_us`."""
+
+    trusted_types: tuple[str, ...] = ()
+    threads: int = 1
+    timeout_s: float = 120.0
+    memory_bytes: int = 8 * 1024**3
+    max_version_bytes: int = 8 * 1024**3
+    max_loop_run_us: float = 300.0
+    overrides: Overrides = Overrides()
+
+    def for_runtime(self) -> dict[str, Any]:
+        """The options that a runtime takes."""
+        return {
+            "threads": self.threads,
+            "trusted_types": self.trusted_types,
+            "max_version_bytes": self.max_version_bytes,
+        }
+
+
+class CheckReport(msgspec.Struct, frozen=True):
+    """What the check found: the files are of this format, load, answer, and answered the example if one came."""
+
+    format: str
+    entry: str
+    signature: Signature
+    provenance: Mapping[str, str]
+    profile: LoadProfile
+
+
+Check = Callable[[Path, CheckOptions], CheckReport]
+"""Checks the files of a folder away from the caller's process; PublishError."""

@@ -1,0 +1,96 @@
+"""The publish check, in a process of its own: `python -m modelyard.runtimes.check FOLDER`, options on stdin.
+
+A model file is a program in disguise, and its parsers are C++. Here they meet it first: with bounded memory, time
+and file size, without credentials, in their own process group (promise P8). The last line of the conversation is one
+JSON object: `{"report": …}` or `{"error": {"code", "message", "detail"}}`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from modelyard.core.clock import SystemClock
+from modelyard.core.errors import ModelyardError, PublishError
+from modelyard.models.complete import complete
+from modelyard.models.manifest import Manifest
+from modelyard.models.report import CheckOptions, CheckReport
+
+MAX_WRITTEN_BYTES = 1024 * 1024
+MAX_FILES = 256
+
+
+def check_files(folder: Path, options: CheckOptions) -> CheckReport:
+    """Detect, inspect, load, warm up, run the example, check the batches; PublishError."""
+    from modelyard.models.load import check_load, decode_example
+    from modelyard.runtimes import detect
+
+    runtime, entry = detect(folder)
+    found = runtime.inspect(folder, entry, options.for_runtime())
+    signature = complete(found.signature, options.overrides)
+    manifest = Manifest(found.format, entry, (), signature)
+    loaded = runtime.load(folder, manifest, options.for_runtime())
+    example = decode_example(signature, options.overrides.example)
+    profile = check_load(loaded, example, options.max_loop_run_us, SystemClock())
+    return CheckReport(found.format, entry, signature, found.provenance, profile)
+
+
+def confine(options: CheckOptions) -> None:
+    """Bounds this process: address space, processor seconds, written bytes, open files, no core dump."""
+    seconds = math.ceil(options.timeout_s) + 1
+    for kind, bound in (
+        (resource.RLIMIT_AS, options.memory_bytes),
+        (resource.RLIMIT_CPU, seconds * 4),
+        (resource.RLIMIT_FSIZE, MAX_WRITTEN_BYTES),
+        (resource.RLIMIT_NOFILE, MAX_FILES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(kind)
+        most = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+        resource.setrlimit(kind, (most, most))
+
+
+def _answer(folder: Path, options: CheckOptions) -> dict[str, Any]:
+    try:
+        return {"report": check_files(folder, options)}
+    except ModelyardError as error:
+        return _refusal(error)
+    except MemoryError:
+        return _refusal(
+            PublishError(
+                "warm_up_failed",
+                f"The model needs more memory than the {options.memory_bytes} bytes of models.publish_memory_bytes.",
+                field="models.publish_memory_bytes",
+            )
+        )
+    except Exception as error:
+        why = f"The model broke its reader ({type(error).__name__})."
+        return _refusal(PublishError("model_unreadable", why, field="model"))
+
+
+def _refusal(error: ModelyardError) -> dict[str, Any]:
+    return {"error": {"code": error.code, "message": error.message, "detail": dict(error.detail)}}
+
+
+def main() -> int:
+    """Reads the options, answers on what was stdout; libraries that print do it elsewhere."""
+    options = msgspec.json.decode(sys.stdin.buffer.read(), type=CheckOptions)
+    answer_fd = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    confine(options)
+    answer = msgspec.json.encode(_answer(Path(sys.argv[1]), options), enc_hook=str)
+    with os.fdopen(answer_fd, "wb") as out:
+        out.write(answer)
+    # Not `sys.exit`: a library's threads must not keep a finished check alive.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

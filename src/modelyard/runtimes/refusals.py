@@ -1,0 +1,60 @@
+"""How a runtime says no: one sentence, a stable code, never a path of this host or a traceback."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from modelyard.core.errors import PublishError
+from modelyard.core.types import TensorSpec
+
+MAX_REASON_CHARS = 240
+MAX_NAME_CHARS = 256
+MAX_ROW_ELEMENTS = 64 * 1024 * 1024
+"""Elements of one row of one tensor; a model that states more would fill the memory with one request."""
+
+_PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+_SOURCE = re.compile(r"/onnxruntime_src/\S+:\d+ (?:[^()]*\([^)]*\)\s?)?(?:const )?")
+_PATH = re.compile(r"(?<![\w.:/])/(?:[\w.@+-]+/)*[\w.@+-]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+
+
+def reason(error: BaseException) -> str:
+    """A library's message without paths, source positions and control characters."""
+    text = _PREFIX.sub("", str(error).split("Traceback", 1)[0])
+    text = _PATH.sub("(path)", _SOURCE.sub("", text))
+    return _CONTROL.sub(" ", text).strip()[:MAX_REASON_CHARS] or type(error).__name__
+
+
+def unreadable(kind: str, why: str, **detail: Any) -> PublishError:
+    """The file claims to be of a format and is not, or only in part."""
+    return PublishError(
+        "model_unreadable",
+        f"The file is not a complete {kind} model: {why}",
+        field="model",
+        expected=f"a complete {kind} model",
+        **detail,
+    )
+
+
+def not_spoken(field: str, got: str, remedy: str) -> PublishError:
+    """The model takes, gives or uses something that cannot be served."""
+    return PublishError(
+        "format_not_allowed", f"`{field}` is {got}, which cannot be served. {remedy}", field=field, got=got
+    )
+
+
+def check_spec(place: str, spec: TensorSpec) -> TensorSpec:
+    """The tensor, if its name and shape can be served: printable, and a row that fits in memory."""
+    if not 0 < len(spec.name) <= MAX_NAME_CHARS or not spec.name.isprintable():
+        raise not_spoken(f"{place}.name", repr(spec.name)[:80], "Name it with 1 to 256 printable characters.")
+    elements = 1
+    for size in spec.shape:
+        if size < -1 or size == 0:
+            raise not_spoken(f"{place}.shape", str(list(spec.shape))[:80], "Export it with positive dimensions.")
+        elements *= max(1, size)
+    if elements > MAX_ROW_ELEMENTS:
+        raise not_spoken(
+            f"{place}.shape", f"{str(list(spec.shape))[:80]}", f"A row may hold {MAX_ROW_ELEMENTS} elements."
+        )
+    return spec

@@ -1,0 +1,231 @@
+"""scikit-learn models in skops files: a zip of JSON and NPY, loaded without running what it names.
+
+skops builds an object only from types on its own list of safe ones and on `models.trusted_types`, which comes from
+the server's configuration, never from the file.
+"""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelyard.core.errors import ModelError, ModelyardError, PublishError
+from modelyard.core.types import Array, Signature, Tensors, TensorSpec
+from modelyard.models.manifest import Manifest
+from modelyard.models.ports import Inspection
+from modelyard.runtimes.refusals import check_spec, not_spoken, reason, unreadable
+
+KIND = "scikit-learn (skops)"
+INSTALL = "pip install 'modelyard[sklearn]'"
+INPUT = "X"
+SCHEMA = "schema.json"
+MAX_ENTRIES = 100_000
+
+
+class SklearnRuntime:
+    """The port `models.ports.Runtime` for scikit-learn through skops."""
+
+    format = "sklearn"
+
+    def detect(self, folder: Path) -> str | None:
+        """The one zip file that holds a skops schema, or begins like one that was cut off."""
+        found = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if _is_skops(path)]
+        if len(found) > 1:
+            raise PublishError(
+                "format_unknown", "The folder holds several skops models; publish one.", field="model", got=found[:10]
+            )
+        return found[0] if found else None
+
+    def inspect(self, folder: Path, entry: str, options: Mapping[str, Any]) -> Inspection:
+        """Signature, labels and provenance from the estimator's fitted attributes; PublishError."""
+        path = folder / entry
+        estimator = _load(path, options)
+        try:
+            with zipfile.ZipFile(path) as archive:
+                signature = _signature(estimator)
+                provenance = _provenance(estimator, archive)
+        except ModelyardError:
+            raise
+        except Exception as error:
+            raise unreadable(KIND, reason(error)) from None
+        return Inspection("sklearn", entry, signature, provenance)
+
+    def load(self, folder: Path, manifest: Manifest, options: Mapping[str, Any]) -> SklearnModel:
+        """The estimator, one job at a time; PublishError."""
+        return SklearnModel(_load(folder / manifest.entry, options), manifest.signature)
+
+
+class SklearnModel:
+    """A fitted estimator; `core.types.LoadedModel`. Outputs: `label` and `probabilities`, or `value`."""
+
+    def __init__(self, estimator: Any, signature: Signature) -> None:
+        self.signature = signature
+        self._estimator = estimator
+        self._names = tuple(spec.name for spec in signature.outputs)
+        self._input = signature.inputs[0].name
+        self._text = frozenset(spec.name for spec in signature.outputs if spec.datatype == "BYTES")
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> dict[str, Array]:
+        """See the port."""
+        estimator = self._estimator
+        if estimator is None:
+            raise ModelError("model_failed", "The model is no longer in memory.")
+        try:
+            return {name: self._compute(estimator, name, inputs[self._input]) for name in outputs or self._names}
+        except Exception as error:
+            raise ModelError("model_failed", f"The model failed on this input: {reason(error)}") from None
+
+    def close(self) -> None:
+        """Lets go of the estimator."""
+        self._estimator = None
+
+    def _compute(self, estimator: Any, name: str, rows: Array) -> Array:
+        if name == "probabilities":
+            return np.asarray(estimator.predict_proba(rows), dtype=np.float64)
+        result = np.asarray(estimator.predict(rows))
+        return _as_bytes(result) if name in self._text else result
+
+
+def _as_bytes(array: Array) -> Array:
+    out = np.empty(array.size, dtype=np.object_)
+    out[:] = [str(item).encode() for item in array.ravel()]
+    return out.reshape(array.shape)
+
+
+def _is_skops(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head != b"PK\x03\x04":
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return SCHEMA in archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        # A zip whose directory is cut off: of the formats served here only skops is a zip.
+        return True
+
+
+def _load(path: Path, options: Mapping[str, Any]) -> Any:
+    try:
+        import sklearn  # noqa: F401
+        from skops.io import get_untrusted_types, load
+    except ImportError:
+        raise PublishError(
+            "runtime_missing",
+            f"scikit-learn models need an extra that is not installed here: {INSTALL}",
+            field="model",
+            example=INSTALL,
+        ) from None
+    if path.stat().st_size == 0:
+        raise PublishError("model_empty", "The model is empty: it holds no bytes.", field="model", got="0 bytes")
+    trusted = list(options.get("trusted_types", ()))
+    try:
+        _check_size(path, int(options.get("max_version_bytes", 8 * 1024**3)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _check_types(get_untrusted_types(file=path), trusted)
+            estimator = load(path, trusted=trusted)
+    except ModelyardError:
+        raise
+    except Exception as error:
+        raise unreadable(KIND, reason(error)) from None
+    return _settle(estimator)
+
+
+def _check_size(path: Path, max_bytes: int) -> None:
+    """A zip may state more than the disk holds; refuse before anything is unpacked."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    stated = sum(entry.file_size for entry in entries)
+    if stated > max_bytes or len(entries) > MAX_ENTRIES:
+        raise PublishError(
+            "archive_unsafe",
+            f"The skops file unpacks to {stated} bytes in {len(entries)} entries; {max_bytes} bytes are the most.",
+            field="models.max_version_bytes",
+            expected=max_bytes,
+            got=stated,
+        )
+
+
+def _check_types(found: Sequence[str], trusted: Sequence[str]) -> None:
+    untrusted = sorted(set(found) - set(trusted))
+    if untrusted:
+        raise PublishError(
+            "types_untrusted",
+            f"The model holds types that are not trusted here: {', '.join(untrusted)[:300]}.",
+            field="models.trusted_types",
+            expected="safe types, or those that the server's configuration trusts",
+            got=untrusted[:50],
+        )
+
+
+def _settle(estimator: Any) -> Any:
+    """Threads are sized by the server: an estimator's own `n_jobs` would start more."""
+    parameters = getattr(estimator, "get_params", dict)(deep=True) if hasattr(estimator, "get_params") else {}
+    jobs = {name: 1 for name in parameters if name.split("__")[-1] == "n_jobs"}
+    if jobs:
+        estimator.set_params(**jobs)
+    # Rows come as plain matrices in the order of the columns; the codec has matched the names already.
+    warnings.filterwarnings("ignore", message="X does not have valid feature names")
+    return estimator
+
+
+def _signature(estimator: Any) -> Signature:
+    if not hasattr(estimator, "predict"):
+        raise not_spoken("model", f"a {type(estimator).__name__}", "Publish an estimator that predicts.")
+    features = getattr(estimator, "n_features_in_", None)
+    if not isinstance(features, int | np.integer):
+        raise not_spoken("model", f"a {type(estimator).__name__} that was not fitted on a matrix", "Fit it first.")
+    columns = tuple(str(name) for name in getattr(estimator, "feature_names_in_", ()))
+    given = check_spec("inputs[0]", TensorSpec(INPUT, "FP64", (-1, int(features)), columns=columns))
+    return Signature((given,), tuple(_outputs(estimator)))
+
+
+def _outputs(estimator: Any) -> list[TensorSpec]:
+    from sklearn.base import is_classifier
+
+    if not is_classifier(estimator):
+        return [_predicted(estimator, "value")]
+    label = _predicted(estimator, "label")
+    classes = getattr(estimator, "classes_", None)
+    if len(label.shape) > 1 or isinstance(classes, list) or not hasattr(estimator, "predict_proba"):
+        return [label]
+    names = tuple(str(name) for name in np.asarray(classes).tolist())
+    return [label, TensorSpec("probabilities", "FP64", (-1, len(names)), labels=names)]
+
+
+def _predicted(estimator: Any, name: str) -> TensorSpec:
+    """Type and shape of what it predicts, from one row of zeros: no attribute states them for all estimators."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = np.asarray(estimator.predict(np.zeros((1, int(estimator.n_features_in_)))))
+    datatypes = {"b": "BOOL", "U": "BYTES", "O": "BYTES"}
+    kind = result.dtype.kind
+    if kind in "iuf":
+        prefix = {"i": "INT", "u": "UINT", "f": "FP"}[kind]
+        datatypes[kind] = f"{prefix}{result.dtype.itemsize * 8}"
+    if kind not in datatypes:
+        raise not_spoken(name, f"of type {result.dtype}", "Predict numbers or text.")
+    return TensorSpec(name, datatypes[kind], (-1, *result.shape[1:]))
+
+
+def _provenance(estimator: Any, archive: zipfile.ZipFile) -> dict[str, str]:
+    import json
+
+    import sklearn
+
+    schema = json.loads(archive.read(SCHEMA))
+    said = {
+        "estimator": type(estimator).__name__,
+        "skops": str(schema.get("_skops_version", "")),
+        "protocol": str(schema.get("protocol", "")),
+        "scikit_learn": sklearn.__version__,
+    }
+    return {name: text[:200] for name, text in said.items() if text}
