@@ -162,12 +162,9 @@ module "apigateway" {
     port     = try(module.ecs[0].load_balancer_port, 443)
     protocol = var.domain == null ? "http" : "https"
   }
-  function = {
-    name  = local.names.function
-    alias = local.names.alias
-    # The permission waits for the alias; the API's body is composed from names, for the function's settings name the API.
-    alias_arn = try(module.lambda[0].alias_arn, "")
-  }
+  function = { name = local.names.function, alias = local.names.alias }
+  # The permission waits for the alias; the API's body is composed from names, for the function's settings name the API.
+  alias_arn           = try(module.lambda[0].alias_arn, "")
   clients             = var.clients
   domain              = var.domain
   certificate_arn     = module.security.certificate_arn

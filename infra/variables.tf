@@ -418,10 +418,11 @@ variable "network" {
 }
 
 variable "domain" {
-  description = "Public name of the API and the Route 53 zone it lives in: certificate, TLS 1.2+, HTTPS to the load balancer. Required in production."
+  description = "Public name of the API, the Route 53 zone it lives in and the gateway's TLS policy: certificate, TLS 1.2 or newer, HTTPS to the load balancer. Required in production."
   type = object({
-    name    = string
-    zone_id = optional(string)
+    name       = string
+    zone_id    = optional(string)
+    tls_policy = optional(string, "TLS_1_2")
   })
   default = null
 
@@ -432,6 +433,10 @@ variable "domain" {
   validation {
     condition     = var.domain == null || can(regex("^Z[A-Z0-9]{4,31}$", var.domain.zone_id))
     error_message = "domain needs zone_id, the Route 53 zone that proves its certificate, e.g. { name = \"api.example.com\", zone_id = \"Z0123456789ABCDEFGHIJ\" }."
+  }
+  validation {
+    condition     = var.domain == null || can(regex("^(TLS_1_2|SecurityPolicy_TLS1[23]_[A-Za-z0-9_]+)$", var.domain.tls_policy))
+    error_message = "domain.tls_policy must be \"TLS_1_2\" or the name of one of API Gateway's policies for TLS 1.2 or newer, e.g. \"SecurityPolicy_TLS13_1_2_2021_06\"."
   }
   validation {
     condition     = var.domain != null || var.environment != "production"
