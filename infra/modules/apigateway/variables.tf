@@ -50,12 +50,16 @@ variable "load_balancer" {
 }
 
 variable "function" {
-  description = "Function and alias behind the gateway, by name, and the alias's ARN; ignored with target = load-balancer."
+  description = "Function and alias behind the gateway, by name; ignored with target = load-balancer."
   type = object({
-    name      = string
-    alias     = string
-    alias_arn = string
+    name  = string
+    alias = string
   })
+}
+
+variable "alias_arn" {
+  description = "ARN of the alias, once it exists, for the permission to call it; ignored with target = load-balancer."
+  type        = string
 }
 
 variable "clients" {
@@ -65,14 +69,25 @@ variable "clients" {
     burst           = number
     monthly_quota   = optional(number)
   }))
+
+  validation {
+    condition     = length(var.clients) >= 1 && length(var.clients) <= 300
+    error_message = "clients needs 1 to 300 tiers: a tier is a usage plan, and an account may have 300. Put clients with equal limits into one tier."
+  }
 }
 
 variable "domain" {
-  description = "Public name and its Route 53 zone; null: the gateway's own address."
+  description = "Public name, its Route 53 zone and TLS policy (TLS_1_2, or an enhanced one); null: the gateway's own address."
   type = object({
-    name    = string
-    zone_id = string
+    name       = string
+    zone_id    = string
+    tls_policy = optional(string, "TLS_1_2")
   })
+
+  validation {
+    condition     = var.domain == null || can(regex("^(TLS_1_2|SecurityPolicy_TLS13_1_[23]_[A-Z0-9_]+)$", var.domain.tls_policy))
+    error_message = "domain.tls_policy must be \"TLS_1_2\" or an enhanced policy of TLS 1.2 or 1.3, e.g. \"SecurityPolicy_TLS13_1_2_PFS_PQ_2025_09\"; older TLS is refused (SEC-1)."
+  }
 }
 
 variable "certificate_arn" {
@@ -111,7 +126,7 @@ variable "role_arns" {
 }
 
 variable "key_arns" {
-  description = "Keys by purpose; used: secrets."
+  description = "Keys by purpose; used: logs, secrets."
   type        = map(string)
 }
 
@@ -123,4 +138,9 @@ variable "log_group_names" {
 variable "log_group_arns" {
   description = "Log group ARNs by purpose; used: gateway, waf."
   type        = map(string)
+}
+
+variable "log_retention_days" {
+  description = "Days that the gateway's execution log is kept."
+  type        = number
 }

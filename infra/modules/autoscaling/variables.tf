@@ -52,6 +52,11 @@ variable "provisioned" {
 variable "min_capacity" {
   description = "Fewest tasks, or warm environments."
   type        = number
+
+  validation {
+    condition     = var.min_capacity >= 1
+    error_message = "min_capacity must be at least 1: a service scaled to nothing has no warm start (PERF-3)."
+  }
 }
 
 variable "max_capacity" {

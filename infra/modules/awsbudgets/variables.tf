@@ -20,7 +20,7 @@ variable "monthly_budget_usd" {
 
   validation {
     condition     = var.monthly_budget_usd > 0
-    error_message = "monthly_budget_usd must be above 0."
+    error_message = "monthly_budget_usd must be above 0, e.g. 5000."
   }
 }
 

@@ -54,6 +54,11 @@ variable "topic_arn" {
   type        = string
 }
 
+variable "undelivered_arn" {
+  description = "Queue of events that could not be delivered to the topic."
+  type        = string
+}
+
 variable "cluster_name" {
   description = "Cluster whose failed deployments raise an alarm."
   type        = string

@@ -18,3 +18,23 @@ output "dashboard_url" {
   description = "Dashboard of the service."
   value       = "https://${var.context.region}.console.aws.amazon.com/cloudwatch/home?region=${var.context.region}#dashboards/dashboard/${aws_cloudwatch_dashboard.this.dashboard_name}"
 }
+
+output "undelivered_queue_arn" {
+  description = "Queue of events that could not be delivered."
+  value       = aws_sqs_queue.undelivered.arn
+  depends_on  = [aws_sqs_queue_policy.undelivered]
+}
+
+output "alarm_names" {
+  description = "Every alarm of this module."
+  value = sort(concat(
+    [for alarm in aws_cloudwatch_metric_alarm.direct : alarm.alarm_name],
+    [for alarm in aws_cloudwatch_metric_alarm.computed : alarm.alarm_name],
+    [for alarm in aws_cloudwatch_composite_alarm.page : alarm.alarm_name],
+  ))
+}
+
+output "log_retention_days" {
+  description = "Days that data logs are kept: retention_days, or the next longer period that CloudWatch knows."
+  value       = local.data_days
+}

@@ -79,6 +79,11 @@ variable "backup_vault_name" {
   type        = string
 }
 
+variable "watch_certificate" {
+  description = "Whether there is a certificate to watch: its ARN is not known before it exists."
+  type        = bool
+}
+
 variable "certificate_arn" {
   description = "Certificate whose expiry is watched; null without a domain."
   type        = string

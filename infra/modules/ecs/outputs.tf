@@ -20,7 +20,7 @@ output "load_balancer_host" {
 
 output "load_balancer_port" {
   description = "Port of the production listener."
-  value       = var.domain_name == null ? 80 : 443
+  value       = local.ports["production"]
 }
 
 output "load_balancer_suffix" {
@@ -44,6 +44,6 @@ output "task_definition_arn" {
 }
 
 output "release_required" {
-  description = "The service runs another revision than Terraform's newest."
-  value       = aws_ecs_service.this.task_definition != aws_ecs_task_definition.this.arn
+  description = "Terraform wrote a revision that no release was made from yet: deploy with the release tool."
+  value       = lookup(aws_ecs_service.this.tags_all, "ReleasedRevision", "") != aws_ecs_task_definition.this.arn
 }

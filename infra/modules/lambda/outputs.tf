@@ -9,8 +9,9 @@ output "function_version" {
 }
 
 output "alias_name" {
-  description = "Alias that traffic goes to."
+  description = "Alias that traffic goes to; its warm environments exist when it is used."
   value       = aws_lambda_alias.live.name
+  depends_on  = [aws_lambda_provisioned_concurrency_config.live]
 }
 
 output "alias_arn" {

@@ -100,7 +100,7 @@ variable "subnet_ids" {
 }
 
 variable "security_group_ids" {
-  description = "Groups by purpose; used: function, hook."
+  description = "Groups by purpose; used: function."
   type        = map(string)
 }
 

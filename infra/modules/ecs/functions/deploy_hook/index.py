@@ -2,10 +2,10 @@
 
 ECS calls it in stage POST_TEST_TRAFFIC_SHIFT, when the test listener already leads to green. It answers
 `{"hookStatus": "SUCCEEDED" | "FAILED"}`; FAILED, an error or no answer rolls the deployment back. Every wait is bounded
-by a setting, so the answer comes within ATTEMPTS x (TIMEOUT_S + DELAY_S) seconds per probe.
+by a setting: the answer comes within ATTEMPTS x (TIMEOUT_S + DELAY_S) seconds per probe.
 
-Settings (environment): TEST_HOST, TEST_PORT: the test listener; TLS_NAME: the name its certificate must carry, empty
-where the stack has no domain (the listener's certificate is then not verified); ATTEMPTS, DELAY_S, TIMEOUT_S.
+Settings (environment): TEST_HOST, TEST_PORT: the test listener; SCHEME: https, or http where the stack has no domain;
+TLS_NAME: the name that the listener's certificate must carry; ATTEMPTS, DELAY_S, TIMEOUT_S.
 """
 
 from __future__ import annotations
@@ -23,20 +23,26 @@ PROBES = (("/v2/health/ready", 200), ("/v1/models", 401))
 
 
 class NamedConnection(http.client.HTTPSConnection):
-    """HTTPS to one address whose certificate carries another name: the load balancer answers as the API's domain."""
+    """HTTPS to one address whose certificate carries another name: the load balancer answers as the API's origin."""
 
     def __init__(self, host: str, port: int, tls_name: str, timeout_s: float) -> None:
-        context = ssl.create_default_context()
-        if not tls_name:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        super().__init__(host, port, timeout=timeout_s, context=context)
-        self._tls_name, self._tls = tls_name or host, context
+        self._tls = ssl.create_default_context()
+        self._tls_name = tls_name
+        super().__init__(host, port, timeout=timeout_s, context=self._tls)
 
     def connect(self) -> None:
-        """Open the connection, verifying the certificate against the API's name."""
+        """Open the connection and verify the certificate against the API's name."""
         raw = socket.create_connection((self.host, self.port), self.timeout)
         self.sock = self._tls.wrap_socket(raw, server_hostname=self._tls_name)
+
+
+def connection() -> http.client.HTTPConnection:
+    """Return a connection to the test listener, not opened yet."""
+    host, port = os.environ["TEST_HOST"], int(os.environ["TEST_PORT"])
+    timeout_s = float(os.environ.get("TIMEOUT_S", "5"))
+    if os.environ.get("SCHEME", "https") == "http":
+        return http.client.HTTPConnection(host, port, timeout=timeout_s)
+    return NamedConnection(host, port, os.environ["TLS_NAME"], timeout_s)
 
 
 def has_blue(event: dict[str, Any]) -> bool:
@@ -49,19 +55,14 @@ def has_blue(event: dict[str, Any]) -> bool:
 
 def status(path: str) -> int:
     """Return the status that green gives to GET `path`, 0 when it can't be reached in time."""
-    connection = NamedConnection(
-        os.environ["TEST_HOST"],
-        int(os.environ.get("TEST_PORT", "8443")),
-        os.environ.get("TLS_NAME", ""),
-        float(os.environ.get("TIMEOUT_S", "5")),
-    )
+    link = connection()
     try:
-        connection.request("GET", path, headers={"user-agent": "modelyard-deploy-hook"})
-        return connection.getresponse().status
+        link.request("GET", path, headers={"user-agent": "modelyard-deploy-hook"})
+        return link.getresponse().status
     except (OSError, http.client.HTTPException):
         return 0
     finally:
-        connection.close()
+        link.close()
 
 
 def passes(path: str, expected: int) -> bool:
