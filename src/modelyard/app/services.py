@@ -1,0 +1,45 @@
+"""The stations over one data folder, put together for the routes and the command line."""
+
+from __future__ import annotations
+
+from modelyard.app.folder import DataFolder
+from modelyard.auth.keys import KeyIssuer
+from modelyard.core.clock import SystemClock
+from modelyard.core.settings import Settings
+from modelyard.http.services import Services
+from modelyard.models.publish import Publisher
+from modelyard.runtimes import RUNTIMES
+from modelyard.runtimes.child import check_in_child
+from modelyard.storage.sql.open import open_stores
+
+
+def open_services(settings: Settings) -> Services:
+    """Opens the data folder's stores and wires the stations; `Services.close` gives all back.
+
+    Several processes may do so at once. SettingsError("data_folder_unusable" | "setting_invalid").
+    """
+    folder = DataFolder(settings.data)
+    folder.open()
+    stores = open_stores(settings, folder.path)
+    clock = SystemClock()
+
+    def drain() -> int:
+        from modelyard.journal.drain import drain_once  # brings the codecs, which few commands need
+
+        return drain_once(folder.spool, stores.sink, settings.journal, clock).records
+
+    return Services(
+        settings=settings,
+        clock=clock,
+        keys=KeyIssuer(stores.keys, clock),
+        key_store=stores.keys,
+        endpoints=stores.endpoints,
+        registry=stores.registry,
+        artifacts=stores.artifacts,
+        runtimes=RUNTIMES,
+        publisher=Publisher(stores.registry, stores.artifacts, settings, clock, check_in_child),
+        log=stores.log,
+        drain=drain,
+        ping=stores.ping,
+        close=stores.close,
+    )

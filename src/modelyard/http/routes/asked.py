@@ -1,0 +1,84 @@
+"""The parameters and bodies of the management routes, as FastAPI reads and documents them; unknown names are
+refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from fastapi import Path
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt
+from pydantic_core import PydanticCustomError
+
+from modelyard.http.forms.asking import DEFAULT_PAGE, MAX_PAGE, NAME_RULE, is_name, record_filter
+from modelyard.journal.ports import RecordFilter
+
+
+def _named(field: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if not is_name(text):
+            raise PydanticCustomError(
+                "name_invalid", "`{got}` cannot be the name of a {field}", {"got": text[:80], "field": field}
+            )
+        return text
+
+    return check
+
+
+ModelName = Annotated[str, Path(description=f"A model: {NAME_RULE}."), AfterValidator(_named("model"))]
+VersionName = Annotated[str, Path(description=f"A version: {NAME_RULE}."), AfterValidator(_named("version"))]
+EndpointName = Annotated[str, Path(description=f"An endpoint: {NAME_RULE}."), AfterValidator(_named("endpoint"))]
+
+
+class Asked(BaseModel):
+    """A body or query; frozen, unknown names are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NewKeyBody(Asked):
+    """`POST /v1/keys`."""
+
+    client: str = Field(description="Who the key belongs to; made if new.", examples=["acme-prod"])
+    scopes: list[str] = Field(["predict"], description="What the key may do.", max_length=8)
+    models: list[str] = Field(["*"], description="Which models, as glob patterns.", max_length=64)
+    rate: str | None = Field(None, description="The client's rate; kept if unset.", examples=["100/s"])
+    expires: str | None = Field(None, description="When the key ends, from now on.", examples=["30d"])
+
+
+class TrafficBody(Asked):
+    """`PUT /v1/endpoints/{endpoint}/traffic`."""
+
+    weights: dict[str, StrictInt] = Field(
+        description="Percent by version; 100 together.", examples=[{"1": 90, "2": 10}], max_length=64
+    )
+
+
+class FilterQuery(Asked):
+    """Which records of the prediction log."""
+
+    model: str | None = None
+    version: str | None = None
+    client: str | None = None
+    endpoint: str | None = None
+    status: str | None = Field(None, description="A status or a class.", examples=["2xx"])
+    since: str | None = Field(None, description="ISO 8601, UNIX seconds, or a duration before now.", examples=["15m"])
+    until: str | None = Field(None, description="As `since`; exclusive.")
+
+    def to_filter(self, now: float) -> RecordFilter:
+        """The filter at UNIX time `now`; InvalidRequestError."""
+        texts: dict[str, Any] = self.model_dump(include=set(FilterQuery.model_fields))
+        return record_filter(texts, now)
+
+
+class PageQuery(FilterQuery):
+    """One page of them."""
+
+    limit: int = Field(DEFAULT_PAGE, ge=1, le=MAX_PAGE, description="Most records of the page.")
+    cursor: str | None = Field(None, max_length=512, description="From the page before.")
+
+
+class ExportQuery(FilterQuery):
+    """All of them, as one stream."""
+
+    format: Literal["jsonl", "csv"] = Field("jsonl", description="JSON Lines or CSV.")
