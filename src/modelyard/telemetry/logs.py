@@ -10,7 +10,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 import orjson
 import structlog
@@ -42,13 +42,15 @@ class Emit(Protocol):
 
 def emit(event: Event, level: str = "info", **fields: Any) -> None:
     """Logs one event of the vocabulary. `level` is debug, info, warning or error; `exc_info=True` adds the
-    traceback as one text."""
+    traceback as one text. Before `configure_logging`, warnings and errors go to stderr."""
+    if not structlog.is_configured():
+        configure_logging("warning")
     structlog.get_logger().log(_LEVELS[level], str(event), **fields)
 
 
 def configure_logging(level: str, stream: BinaryIO | None = None) -> None:
     """Sends every event, and every line that a library logs, to `stream` (stderr) from `level` on."""
-    out = stream if stream is not None else sys.stderr.buffer
+    out = stream if stream is not None else cast(BinaryIO, _Stderr())
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -102,6 +104,20 @@ def _safe_text(text: str) -> str:
         text = text[:MAX_TEXT_CHARS] + f"… ({len(text)} characters)"
     text = text.encode("utf-8", "replace").decode()
     return KEY_TEXT.sub(r"\1***", text) if "mdy_" in text else text
+
+
+class _Stderr:
+    """Whatever sys.stderr is at the moment of writing: others may replace it (progress bars, test runners)."""
+
+    def write(self, line: bytes) -> int:
+        stream = getattr(sys.stderr, "buffer", None)
+        return stream.write(line) if stream is not None else sys.stderr.write(line.decode())
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+        stream = getattr(sys.stderr, "buffer", None)
+        if stream is not None:
+            stream.flush()
 
 
 class _LibraryHandler(logging.Handler):

@@ -144,6 +144,21 @@ def test_an_exception_is_one_text(out: io.BytesIO) -> None:
     assert "RuntimeError: deep" in lines(out)[0]["exception"]
 
 
+def test_before_it_is_configured_only_warnings_are_written_and_to_stderr(capsysbinary: Any) -> None:
+    """A program's own output stays its own: nothing is ever logged to stdout."""
+    structlog.reset_defaults()
+    handlers = list(logging.getLogger().handlers)
+    try:
+        emit(Event.WORKER_READY)
+        emit(Event.WORKER_LOST, "error")
+        written = capsysbinary.readouterr()
+    finally:
+        structlog.reset_defaults()
+        logging.getLogger().handlers[:] = handlers
+    assert written.out == b""
+    assert [orjson.loads(line)["event"] for line in written.err.splitlines()] == ["worker.lost"]
+
+
 def test_event_names_are_stations_and_facts() -> None:
     """One vocabulary: `<station>.<what>` in small letters, each name once."""
     names = [event.value for event in Event]
