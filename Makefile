@@ -42,7 +42,7 @@ check: $(VENV)/.test ## Format, lint, types, layers, size budgets
 	@$(BIN)/python tests/budgets.py
 
 test: $(VENV)/.test system check ## Everything that a commit must pass
-	@$(BIN)/pytest
+	@$(BIN)/pytest --ignore=tests/infra
 	@if $(MAKE) -n infra-test >/dev/null 2>&1; then $(MAKE) infra-test; fi
 
 test-long: $(VENV)/.test system ## The long, seeded forms

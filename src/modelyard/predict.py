@@ -190,9 +190,7 @@ class Predictor:
         except ModelyardError as error:
             self._refuse(call, error, request_id, rate)
             return
-        prediction = Prediction(
-            call, self._codecs[call.surface], prediction_id, request_id, principal, rate, route
-        )
+        prediction = Prediction(call, self._codecs[call.surface], prediction_id, request_id, principal, rate, route)
         prediction.deadline_s = prediction.submitted_s + self._timeout_s
         prediction.permit = self._permits.take()
         self.in_flight.add(prediction)

@@ -35,7 +35,10 @@ class Started(msgspec.Struct, frozen=True):
 
 
 def serve(
-    settings: Settings, threads: Mapping[str, str], prepared: Callable[[Started], None], ready: Callable[[Started], None]
+    settings: Settings,
+    threads: Mapping[str, str],
+    prepared: Callable[[Started], None],
+    ready: Callable[[Started], None],
 ) -> int:
     """Runs a server until it is told to stop; the exit status.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,7 +17,6 @@ from modelyard.app.services import open_services
 from modelyard.auth.ports import KeySnapshot
 from modelyard.auth.table import KeyTable, Principal
 from modelyard.codec import CODECS
-from modelyard.core.call import RateState
 from modelyard.core.clock import SystemClock
 from modelyard.core.settings import Settings
 from modelyard.http.errors import render_error
@@ -147,9 +145,7 @@ def _worker(
         return principal
 
     async def effective() -> None:
-        await asyncio.to_thread(
-            lambda: board.wait_applied(services.key_store.version(), EFFECTIVE_WITHIN_S)
-        )
+        await asyncio.to_thread(lambda: board.wait_applied(services.key_store.version(), EFFECTIVE_WITHIN_S))
 
     management = _later(lambda: _management(services, gate, lambda: worker.reason, predictor))
     door = Door(predictor, settings.http, render_error, next_id, management, effective)

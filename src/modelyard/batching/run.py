@@ -47,9 +47,7 @@ def _run_alone(job: Job) -> Outcome:
 
 def _run_together(jobs: Sequence[Job]) -> list[dict[str, Array]]:
     servable = jobs[0].servable
-    inputs = {
-        name: np.concatenate([job.request.inputs[name] for job in jobs]) for name in jobs[0].request.inputs
-    }
+    inputs = {name: np.concatenate([job.request.inputs[name] for job in jobs]) for name in jobs[0].request.inputs}
     outputs = servable.loaded.run(inputs, ())
     rows = sum(job.request.rows for job in jobs)
     if any(array.ndim == 0 or len(array) != rows for array in outputs.values()):

@@ -17,16 +17,20 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from modelyard.core.call import Answer, ErrorRenderer
-from modelyard.core.errors import (
-    DeadlineError,
-    InvalidRequestError,
-    ModelyardError,
-    OverloadError,
-    TooLargeError,
-)
+from modelyard.core.errors import ModelyardError, OverloadError
 from modelyard.core.settings import HttpSettings
+from modelyard.http.bounds import (
+    body_too_large,
+    head_bound,
+    head_error,
+    headers_too_large,
+    inflight_bytes_exceeded,
+    receive_timeout,
+    not_http,
+    too_many_chunks,
+)
 from modelyard.http.native import NativeCycle
-from modelyard.http.wire import TargetCache, answer_bytes
+from modelyard.http.wire import TargetCache, answer_bytes, head_without_upgrade
 from modelyard.predict import OFF_LOOP_BYTES, REQUEST_ID, Predictor
 
 IDLE, IN_HEAD, IN_BODY = 0, 1, 2
@@ -88,6 +92,7 @@ class PredictProtocol(HttpToolsProtocol):
         self.head_bytes = 0
         self.chunks = 0
         self.since = 0.0
+        self.method = b""
 
     # The transport's side
 
@@ -120,19 +125,22 @@ class PredictProtocol(HttpToolsProtocol):
         elif self.phase == IN_BODY and type(self.cycle) is not NativeCycle:
             self.since = self.loop.time()
         self.head_bytes += len(data)
+        self._feed(data)
+        if self.phase == IN_HEAD and not self.deaf and self.head_bytes > head_bound(self.shared.settings):
+            self._refuse_rest(headers_too_large(self.shared.settings))
+
+    def _feed(self, data: bytes) -> None:
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # Nothing is upgraded to here: the request is answered as it is, and ends the connection.
-            self.deaf = True
-            if self.cycle is not None:
-                self.cycle.keep_alive = False
+        except httptools.HttpParserUpgrade as upgrade:
+            # The parser would leave the body to the new protocol; there is none here. Java's HttpClient offers h2c
+            # with its first request by default.
+            if not self.deaf:
+                self.phase = IDLE
+                self.parser = httptools.HttpRequestParser(self)
+                self._feed(head_without_upgrade(self.method, self.url, self.headers) + data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self._refuse_rest(
-                InvalidRequestError("http_invalid", "The request is not valid HTTP/1.1.", field="request", got="")
-            )
-        if self.phase == IN_HEAD and not self.deaf and self.head_bytes > self._head_bound():
-            self._refuse_rest(self._headers_too_large())
+            self._refuse_rest(not_http())
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """The caller will send no more: what it is owed is answered, then the connection closes."""
@@ -190,20 +198,20 @@ class PredictProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self.deaf:
             return
-        error = self._head_error()
+        error = head_error(self.shared.settings, self.url, self.headers, self.head_bytes)
         if error is not None:
             self._refuse_rest(error)
             return
+        parser = self.parser
+        if parser.should_upgrade():
+            self.method = parser.get_method()
+            if self.method == b"CONNECT":
+                self._refuse_rest(not_http())
+            return
         self.phase = IN_BODY
         self.head_bytes = 0
-        parser = self.parser
         target = self.shared.targets.native(self.url)
-        if (
-            target is None
-            or parser.get_method() != b"POST"
-            or self.expect_100_continue
-            or parser.should_upgrade()
-        ):
+        if target is None or parser.get_method() != b"POST" or self.expect_100_continue:
             self._begin_asgi()
             return
         cycle = NativeCycle(self, target, parser.get_http_version() != "1.0" and parser.should_keep_alive())
@@ -227,30 +235,16 @@ class PredictProtocol(HttpToolsProtocol):
         if cycle.size > shared.settings.max_body_bytes:
             self._refuse_rest(body_too_large(shared.settings.max_body_bytes, cycle.size))
         elif shared.inflight_bytes > shared.settings.max_inflight_bytes:
-            self._refuse_rest(
-                OverloadError(
-                    "inflight_bytes_exceeded",
-                    "The server holds too many request bodies; nothing was done.",
-                    retry_after_s=1.0,
-                    field="http.max_inflight_bytes",
-                )
-            )
+            self._refuse_rest(inflight_bytes_exceeded())
 
     def on_chunk_header(self) -> None:
         """Counts chunks: a million tiny ones cost more than they carry."""
         self.chunks += 1
         if self.chunks > self.shared.settings.max_chunks and not self.deaf:
-            self._refuse_rest(
-                TooLargeError(
-                    "too_many_chunks",
-                    f"The body has more than {self.shared.settings.max_chunks} chunks.",
-                    field="http.max_chunks",
-                    expected=self.shared.settings.max_chunks,
-                )
-            )
+            self._refuse_rest(too_many_chunks(self.shared.settings.max_chunks))
 
     def on_message_complete(self) -> None:
-        if self.deaf:
+        if self.deaf or self.phase != IN_BODY:
             return
         self.phase = IDLE
         cycle = self.cycle
@@ -319,6 +313,8 @@ class PredictProtocol(HttpToolsProtocol):
         self._next()
 
     def _next(self) -> None:
+        # Also when the next one waits already: the rest of its body may not have been read yet.
+        self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
@@ -326,7 +322,6 @@ class PredictProtocol(HttpToolsProtocol):
         if self.half_closed:
             self.hang_up()
             return
-        self.flow.resume_reading()
         if self.phase == IDLE:
             self.since = self.loop.time()
 
@@ -385,37 +380,6 @@ class PredictProtocol(HttpToolsProtocol):
             except ModelyardError as error:
                 self._refuse_cycle(cycle, error)
 
-    def _head_bound(self) -> int:
-        settings = self.shared.settings
-        return settings.max_header_bytes + settings.max_url_bytes + 4 * settings.max_headers
-
-    def _head_error(self) -> ModelyardError | None:
-        settings = self.shared.settings
-        if len(self.url) > settings.max_url_bytes:
-            return TooLargeError(
-                "url_too_long",
-                f"The request target is longer than {settings.max_url_bytes} bytes.",
-                field="http.max_url_bytes",
-                expected=settings.max_url_bytes,
-                got=len(self.url),
-            )
-        if len(self.headers) > settings.max_headers:
-            return self._headers_too_large()
-        if self.head_bytes > settings.max_header_bytes:
-            size = sum(len(name) + len(value) for name, value in self.headers)
-            if size > settings.max_header_bytes:
-                return self._headers_too_large()
-        return None
-
-    def _headers_too_large(self) -> ModelyardError:
-        settings = self.shared.settings
-        return TooLargeError(
-            "headers_too_large",
-            f"The request has more than {settings.max_headers} header fields or {settings.max_header_bytes} bytes.",
-            field="http.max_header_bytes",
-            expected=settings.max_header_bytes,
-        )
-
     def _refuse_connection(self) -> None:
         error = OverloadError("server_busy", "The server has too many connections.", retry_after_s=1.0)
         self.transport.write(answer_bytes(self.shared.refusal(error, None), self.shared.date, close=True))
@@ -445,27 +409,6 @@ class PredictProtocol(HttpToolsProtocol):
     def idle(self) -> bool:
         """Whether nothing is being received and nothing is owed."""
         return self.phase == IDLE and (self.cycle is None or self.cycle.response_complete)
-
-
-def body_too_large(bound: int, got: int) -> ModelyardError:
-    """A body over the bound."""
-    return TooLargeError(
-        "body_too_large",
-        f"The body is larger than {bound} bytes.",
-        field="http.max_body_bytes",
-        expected=bound,
-        got=got,
-    )
-
-
-def receive_timeout(part: str, timeout_s: float) -> ModelyardError:
-    """A caller that sends too slowly."""
-    return DeadlineError(
-        "receive_timeout",
-        f"The request's {part} did not arrive within {timeout_s:g} s.",
-        field=f"http.{part}_timeout_s",
-        expected=timeout_s,
-    )
 
 
 def bind(shared: Shared) -> type[PredictProtocol]:

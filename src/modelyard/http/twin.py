@@ -15,7 +15,7 @@ import structlog
 from modelyard.core.call import Answer, ErrorRenderer
 from modelyard.core.errors import DeadlineError, InternalError, MethodError, ModelyardError
 from modelyard.core.settings import HttpSettings
-from modelyard.http.protocol import body_too_large, receive_timeout
+from modelyard.http.bounds import body_too_large, receive_timeout
 from modelyard.http.wire import Target, answer_fields, check_names, predict_target, presented_key, rate_fields
 from modelyard.predict import REQUEST_ID, Predictor
 

@@ -110,6 +110,19 @@ def presented_key(headers: Headers) -> bytes | None:
     return key
 
 
+def head_without_upgrade(method: bytes, url: bytes, headers: Headers) -> bytes:
+    """The head of a request again, without its offer to change the protocol (RFC 9110, 7.8: it may be ignored)."""
+    lines = [b"%b %b HTTP/1.1" % (method, url)]
+    for name, value in headers:
+        if name == b"connection":
+            kept = [token for token in value.split(b",") if token.strip().lower() not in (b"upgrade", b"http2-settings")]
+            value = b",".join(kept)
+        elif name in (b"upgrade", b"http2-settings"):
+            continue
+        lines.append(name + b": " + value)
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
 def rate_fields(rate: RateState | None) -> list[tuple[bytes, bytes]]:
     """RateLimit-*: the burst, what is left of it now, and whole seconds until it is back."""
     if rate is None:
