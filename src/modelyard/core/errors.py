@@ -20,7 +20,7 @@ ModelyardError
 ├── TooLargeError         the request is too big  body_too_large decompressed_too_large headers_too_large
 │                                                 url_too_long too_many_chunks
 ├── MediaTypeError        in a form not spoken    encoding_unsupported content_type_unsupported
-├── TimeoutError_         it took too long        receive_timeout request_timeout
+├── DeadlineError         it took too long        receive_timeout request_timeout
 ├── UnavailableError      not now, try again      model_not_ready shutting_down journal_unavailable snapshot_stale
 │                                                 store_unavailable
 ├── ModelError            the model failed        model_failed
@@ -31,6 +31,8 @@ ModelyardError
 │                                                 signature_conflict warm_up_failed example_failed publish_timeout
 │                                                 archive_unsafe
 ├── SettingsError         the start is refused    setting_invalid port_in_use data_folder_unusable
+├── CommandError          the command line is     usage_invalid file_unreadable server_not_running
+│                         refused                 server_unreachable answer_unreadable
 └── InternalError         our fault               internal
 
 Core knows no HTTP: `http/errors.py` alone maps families to statuses.
@@ -128,7 +130,7 @@ class MediaTypeError(ModelyardError):
     codes = _codes("encoding_unsupported content_type_unsupported")
 
 
-class TimeoutError_(ModelyardError):  # noqa: N801 - the builtin keeps its name
+class DeadlineError(ModelyardError):
     """A deadline of the server passed."""
 
     codes = _codes("receive_timeout request_timeout")
@@ -168,6 +170,12 @@ class SettingsError(ModelyardError):
     codes = _codes("setting_invalid port_in_use data_folder_unusable")
 
 
+class CommandError(ModelyardError):
+    """The command line cannot do this; never the answer to a request."""
+
+    codes = _codes("usage_invalid file_unreadable server_not_running server_unreachable answer_unreadable")
+
+
 class InternalError(ModelyardError):
     """Something of ours broke; the details are in the log under the request id."""
 
@@ -184,12 +192,13 @@ FAMILIES: tuple[type[ModelyardError], ...] = (
     InvalidRequestError,
     TooLargeError,
     MediaTypeError,
-    TimeoutError_,
+    DeadlineError,
     UnavailableError,
     ModelError,
     ConflictError,
     PublishError,
     SettingsError,
+    CommandError,
     InternalError,
 )
 
