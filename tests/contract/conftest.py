@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +85,8 @@ def sweep_raising(data: Path, operation: Operation, view: View) -> int:
     try:
         old = view(stores)
         for nth in range(100):
-            with failing_at(stores, nth, _interrupt) as reached:
-                try:
-                    operation(stores)
-                except Interrupted:
-                    pass
+            with failing_at(stores, nth, _interrupt) as reached, suppress(Interrupted):
+                operation(stores)
             if len(reached) <= nth:
                 assert view(stores) != old
                 return len(reached)

@@ -122,7 +122,7 @@ def _stored_payloads(connection: Connection, ids: Sequence[str]) -> dict[str, st
     stored: dict[str, str] = {}
     for start in range(0, len(ids), _IDS_PER_QUERY):
         some = ids[start : start + _IDS_PER_QUERY]
-        stored.update(connection.execute(columns.where(schema.predictions.c.id.in_(some))).tuples())
+        stored.update((row[0], row[1]) for row in connection.execute(columns.where(_P.id.in_(some))))
     return stored
 
 
