@@ -19,6 +19,7 @@ from modelyard.core.errors import InvalidRequestError
 from modelyard.core.types import CodecBounds
 
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_CONTAINERS = frozenset((dict, list))
 _OPENING = (ord("["), ord("{"))
 _CLOSING = (ord("]"), ord("}"))
 
@@ -35,13 +36,16 @@ def parse(body: bytes, bounds: CodecBounds, *, keep_constants: bool = False) -> 
 
     Raises InvalidRequestError: json_invalid, json_too_deep, json_too_many_values, json_duplicate_key, value_invalid.
     """
+    if body.count(b",") < bounds.max_json_values:
+        try:
+            value = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            pass
+        else:
+            pairs, depth = _survey(value)
+            if pairs == body.count(b":") and depth <= bounds.max_json_depth:
+                return value
     check_bounds(body, bounds)
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return parse_carefully(body, keep_constants=keep_constants)
-    if body.count(b":") == _pairs(value):
-        return value
     return parse_carefully(body, keep_constants=keep_constants)
 
 
@@ -118,10 +122,15 @@ def _place_of_constant(value: Any) -> tuple[str, str]:
         if isinstance(item, NotJson):
             return path or "body", item.text
         if isinstance(item, dict):
-            stack.extend((f"{path}.{printable(key)}" if path else printable(key), child) for key, child in item.items())
-        elif isinstance(item, list):
-            stack.extend((f"{path}[{index}]", child) for index, child in enumerate(item))
+            prefix = f"{path}." if path else ""
+            stack.extend((prefix + printable(key), child) for key, child in item.items() if _may_hold_constant(child))
+        else:
+            stack.extend((f"{path}[{at}]", child) for at, child in enumerate(item) if _may_hold_constant(child))
     return "body", "NaN"
+
+
+def _may_hold_constant(value: Any) -> bool:
+    return type(value) in (NotJson, dict, list)
 
 
 def _refuse(message: str, got: str) -> NoReturn:
@@ -153,20 +162,22 @@ def printable(text: str) -> str:
     return text[:100].encode("utf-8", "replace").decode("utf-8")
 
 
-def _pairs(value: Any) -> int:
-    """How many key-value pairs the value has at all levels; plain values cost one pass in C."""
-    total = 0
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        kind = type(item)
-        if kind is dict:
-            total += len(item)
-            if not {dict, list}.isdisjoint(map(type, item.values())):
-                stack.extend(item.values())
-        elif kind is list and not {dict, list}.isdisjoint(map(type, item)):
-            stack.extend(item)
-    return total
+def _survey(value: Any) -> tuple[int, int]:
+    """How many key-value pairs the value has at all levels, and how many levels; plain values cost a pass in C."""
+    pairs = depth = 0
+    level = [value] if type(value) in _CONTAINERS else []
+    while level:
+        depth += 1
+        below: list[Any] = []
+        for item in level:
+            children = item
+            if type(item) is dict:
+                pairs += len(item)
+                children = item.values()
+            if not _CONTAINERS.isdisjoint(map(type, children)):
+                below.extend(child for child in children if type(child) in _CONTAINERS)
+        level = below
+    return pairs, depth
 
 
 def _depth(bare: bytes) -> int:

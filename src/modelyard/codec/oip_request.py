@@ -284,7 +284,11 @@ def read_text(value: Any, field: str) -> str | None:
 
 
 def _is_broken(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def read_object(value: Any, field: str) -> dict[str, Any]:

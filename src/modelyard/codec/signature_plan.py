@@ -100,7 +100,7 @@ _plans: dict[int, SignaturePlan] = {}
 def plan_of(signature: Signature) -> SignaturePlan:
     """The signature's plan. A plan holds its signature, so an identity cannot be taken over while it is cached."""
     plan = _plans.get(id(signature))
-    if plan is None or plan.signature is not signature:
+    if plan is None:
         plan = SignaturePlan(signature)
         remember(_plans, id(signature), plan, _MAX_PLANS)
     return plan

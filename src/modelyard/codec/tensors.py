@@ -185,8 +185,10 @@ def from_bytes(blob: memoryview, datatype: str, shape: tuple[int, ...], field: s
     dtype = DATATYPES[datatype].newbyteorder("<")
     if count * dtype.itemsize != len(blob):
         bad_size(field, f"{count * dtype.itemsize} bytes for shape {list(shape)} of {datatype}", len(blob))
-    if datatype == "BOOL" and count and max(blob) > 1:
-        _refuse_value(field, "bytes 0 or 1 (BOOL)", max(blob), 1)
+    if datatype == "BOOL" and count:
+        highest = int(np.frombuffer(blob, dtype=np.uint8).max())
+        if highest > 1:
+            _refuse_value(field, "bytes 0 or 1 (BOOL)", highest, 1)
     return np.frombuffer(blob, dtype=dtype).astype(DATATYPES[datatype]).reshape(shape)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 import zlib
 
 import pytest
@@ -51,6 +52,19 @@ def test_a_bomb_is_refused() -> None:
     assert code_of(bomb, b"gzip", 1 << 20) == "decompressed_too_large"
 
 
+def test_large_members_are_read_in_pieces() -> None:
+    """Members longer than one piece, and ends at any place of a piece, keep their bytes."""
+    parts = [random.Random(size).randbytes(size) for size in (65_536, 200_000, 1, 0, 65_400, 65_536 * 2)]
+    whole = b"".join(parts)
+    assert decompress(b"".join(map(gzip.compress, parts)), b"gzip", len(whole)) == whole
+    assert code_of(b"".join(map(gzip.compress, parts)), b"gzip", len(whole) - 1) == "decompressed_too_large"
+
+
+def test_members_without_end_are_refused() -> None:
+    """A large body of tiny members is refused quickly, not copied once per member."""
+    assert code_of(gzip.compress(b"") * 300_000, b"gzip") == "decompression_failed"
+
+
 @pytest.mark.parametrize(
     ("body", "encoding"),
     [
@@ -60,6 +74,7 @@ def test_a_bomb_is_refused() -> None:
         (gzip.compress(TEXT) + b"\x00" * 8, b"gzip"),
         (gzip.compress(TEXT)[:-4] + b"\x00\x00\x00\x00", b"gzip"),
         (zlib.compress(TEXT) + b"x", b"deflate"),
+        (zlib.compress(TEXT) * 2, b"deflate"),
         (zlib.compress(TEXT)[:-1], b"deflate"),
         (zlib.compress(TEXT), b"gzip"),
         (b"", b"gzip"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -222,6 +223,8 @@ def test_outputs_of_another_layout_or_type_are_written_right(tree: Signature) ->
     outputs = {"label": np.array([1, 0], np.int32), "scores": scores}
     body = orjson.loads(answer(DecodedRequest({}, 2), outputs, tree).body)
     assert body["outputs"][1]["data"] == [0, 2, 4, 6]
+    thirds = {**outputs, "scores": np.full((1, 2), 1 / 3)}
+    assert b"0.33333334]" in answer(DecodedRequest({}, 1), thirds, tree).body
     exact = answer(DecodedRequest({}, 2, binary=True), outputs, tree)
     blob = exact.body[exact.header_length :]
     assert np.frombuffer(blob[:16], "<i8").tolist() == [1, 0]
@@ -263,3 +266,15 @@ def test_large_nested_bodies_are_read(decode: Any, tree: Signature) -> None:
     for data in (rows.tolist(), rows.ravel().tolist()):
         body = {"inputs": [{"name": "X", "shape": list(rows.shape), "datatype": "FP32", "data": data}]}
         np.testing.assert_array_equal(decode(body, tree).inputs["X"], rows)
+
+
+def test_threads_do_not_share_a_parser(tree: Signature) -> None:
+    """Decoding on and off the loop at once gives each caller its own numbers."""
+
+    def work(number: int) -> bool:
+        raw = RawRequest(orjson.dumps({"inputs": [{**X, "data": [number, number + 0.5, -number]}]}))
+        expected = [[number, number + 0.5, -number]]
+        return all(OIP.decode(raw, tree, CodecBounds()).inputs["X"].tolist() == expected for _ in range(300))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(32)))

@@ -156,6 +156,8 @@ def test_labels_name_the_predicted_class(tree: Signature) -> None:
     first, second = results(request, outputs, tree)
     assert first["output"]["label_name"] == "well"
     assert "label_name" not in second["output"]
+    outputs["label"] = np.array([-1, 0])
+    assert "label_name" not in results(request, outputs, tree)[0]["output"]
     scores = Signature(tree.inputs, tree.outputs[1:])
     shown = results(request, {"scores": np.array([[0.9, 0.1], [0.2, 0.8]], np.float32)}, scores)
     assert [result["output"]["label"] for result in shown] == ["ill", "well"]
