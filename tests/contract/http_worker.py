@@ -28,7 +28,6 @@ from modelyard.routing.ports import Endpoint
 from modelyard.routing.table import RoutingTable
 from modelyard.testing import MemoryKeyStore, MemoryRateCounter, servable
 from uvicorn.config import Config
-from uvicorn.server import ServerState
 
 
 class MemoryJournal:
@@ -66,6 +65,7 @@ class HttpWorker:
         self.models = tuple(models) or (servable(),)
         self.store = MemoryKeyStore()
         self.issuer = KeyIssuer(self.store, SystemClock())
+        self.keys: dict[str, str] = {}
         self.key = self.issuer.create("tester", rate=parse_rate(rate)).text.get_secret_value()
         self.journal = MemoryJournal()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
@@ -81,6 +81,7 @@ class HttpWorker:
     def stop(self) -> None:
         self.loop.call_soon_threadsafe(self.stopping.set)
         self.thread.join(10)
+        self.listener.close()
         assert not self.thread.is_alive()
 
     def on_loop(self, call: Callable[[], Any]) -> Any:
@@ -118,12 +119,11 @@ class HttpWorker:
                 table=table,
             )
             self.shared = Shared(self.predictor, self.settings.http, render_error, next_id)
-            door = Door(self.predictor, self.settings.http, render_error, next_id, management, _at_once)
+            door = Door(self.shared, management, _at_once)
             config = Config(door, ws="none", lifespan="off", access_log=False, log_config=None)
             config.load()
-            state = ServerState()
             protocol = bind(self.shared)
-            server = await self.loop.create_server(lambda: protocol(config, state, {}, self.loop), sock=self.listener)
+            server = await self.loop.create_server(lambda: protocol(config, self.shared.state, {}, self.loop), sock=self.listener)
             sweeper = self.loop.create_task(self._sweep())
             self.ready.set()
             await self.stopping.wait()

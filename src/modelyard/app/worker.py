@@ -148,7 +148,7 @@ def _worker(
         await asyncio.to_thread(lambda: board.wait_applied(services.key_store.version(), EFFECTIVE_WITHIN_S))
 
     management = _later(lambda: _management(services, gate, lambda: worker.reason, predictor))
-    door = Door(predictor, settings.http, render_error, next_id, management, effective)
+    door = Door(shared, management, effective)
     worker = Worker(
         settings=settings,
         listener=socket.socket(fileno=handles.listener_fd),

@@ -29,7 +29,7 @@ class Answer(msgspec.Struct, frozen=True):
     version: str | None = None
     rate: RateState | None = None
     retry_after_s: float | None = None
-    content_encoding: str | None = None
+    content_encoding: bytes | None = None
     allow: str | None = None
 
 

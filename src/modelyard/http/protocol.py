@@ -52,12 +52,15 @@ class Shared:
         self.draining = False
         self.inflight_bytes = 0
         self.connections: set[PredictProtocol] = set()
+        self.state = ServerState()
         self.date = b""
         self.renew_date()
 
     def renew_date(self) -> None:
-        """Called once a second."""
-        self.date = b"date: " + formatdate(usegmt=True).encode("ascii") + b"\r\n"
+        """Called once a second; for native answers and for uvicorn's own."""
+        date = formatdate(usegmt=True).encode("ascii")
+        self.date = b"date: " + date + b"\r\n"
+        self.state.default_headers = [(b"date", date)]
 
     def refusal(self, error: ModelyardError, caller_request_id: bytes | None) -> Answer:
         """The answer to what never reached the spine."""

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
-from modelyard.core.call import Answer, ErrorRenderer
+from modelyard.core.call import Answer
 from modelyard.core.errors import DeadlineError, InternalError, MethodError, ModelyardError
-from modelyard.core.settings import HttpSettings
-from modelyard.http.bounds import body_too_large, receive_timeout
+from modelyard.http.bounds import body_too_large, inflight_bytes_exceeded, receive_timeout
+from modelyard.http.protocol import Shared
 from modelyard.http.wire import Target, answer_fields, check_names, predict_target, presented_key, rate_fields
-from modelyard.predict import REQUEST_ID, Predictor
+from modelyard.predict import REQUEST_ID
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -25,13 +25,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 log = structlog.get_logger()
-
-
-class NextId(Protocol):
-    """Makes an identifier."""
-
-    def __call__(self) -> str:
-        """A new one."""
 
 
 class TwinCall:
@@ -58,6 +51,30 @@ class TwinCall:
             self.answered.set_result(answer)
 
 
+class _Body:
+    """A body that is being read, counted against the worker's bound until `release`."""
+
+    def __init__(self, shared: Shared) -> None:
+        self.parts: list[bytes] = []
+        self._size = 0
+        self._shared = shared
+
+    def add(self, part: bytes) -> None:
+        """Takes a part; TooLargeError, OverloadError."""
+        self.parts.append(part)
+        self._size += len(part)
+        self._shared.inflight_bytes += len(part)
+        if self._size > self._shared.settings.max_body_bytes:
+            raise body_too_large(self._shared.settings.max_body_bytes, self._size)
+        if self._shared.inflight_bytes > self._shared.settings.max_inflight_bytes:
+            raise inflight_bytes_exceeded()
+
+    def release(self) -> None:
+        """The bytes are not held any more."""
+        self._shared.inflight_bytes -= self._size
+        self._size = 0
+
+
 class Door:
     """Every ASGI request of a worker: predict routes here, the rest in `management`.
 
@@ -65,19 +82,10 @@ class Door:
     form, and holds the answer to a change until every worker answers by it (`effective`).
     """
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        settings: HttpSettings,
-        render_error: ErrorRenderer,
-        next_id: NextId,
-        management: AsgiApp,
-        effective: Callable[[], Awaitable[None]],
-    ) -> None:
-        self._predictor = predictor
-        self._settings = settings
-        self._render_error = render_error
-        self._next_id = next_id
+    def __init__(self, shared: Shared, management: AsgiApp, effective: Callable[[], Awaitable[None]]) -> None:
+        self._shared = shared
+        self._predictor = shared.predictor
+        self._settings = shared.settings
         self._management = management
         self._effective = effective
 
@@ -87,7 +95,7 @@ class Door:
             return
         given = dict(scope["headers"]).get(b"x-request-id")
         good = given is not None and REQUEST_ID.fullmatch(given)
-        request_id = given.decode("ascii") if good and given is not None else self._next_id()
+        request_id = given.decode("ascii") if good and given is not None else self._shared.next_id()
         target = predict_target(scope["path"])
         try:
             if target is None:
@@ -132,12 +140,13 @@ class Door:
             raise body_too_large(self._settings.max_body_bytes, int(length))
         if length is None or int(length) > 0:
             self._predictor.authenticate(key)
-        body = await self._read(receive)
-        call = TwinCall(target, headers, key, body)
-        self._predictor.predict(call)
-        if call.answered.done():
-            return call.answered.result()
-        return await self._wait(call, receive)
+        body = _Body(self._shared)
+        try:
+            call = TwinCall(target, headers, key, await self._read(body, receive))
+            self._predictor.predict(call)
+            return call.answered.result() if call.answered.done() else await self._wait(call, receive)
+        finally:
+            body.release()
 
     async def _wait(self, call: TwinCall, receive: Receive) -> Answer:
         """The answer; meanwhile a caller that leaves is noticed."""
@@ -150,26 +159,21 @@ class Door:
         finally:
             leaving.cancel()
 
-    async def _read(self, receive: Receive) -> bytes:
-        parts: list[bytes] = []
-        size = 0
+    async def _read(self, body: _Body, receive: Receive) -> bytes:
         try:
             async with asyncio.timeout(self._settings.body_timeout_s):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise DeadlineError("receive_timeout", "The caller left before the body was complete.")
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    if size > self._settings.max_body_bytes:
-                        raise body_too_large(self._settings.max_body_bytes, size)
+                    body.add(message.get("body", b""))
                     if not message.get("more_body", False):
-                        return b"".join(parts)
+                        return b"".join(body.parts)
         except TimeoutError:
             raise receive_timeout("body", self._settings.body_timeout_s) from None
 
     def _refusal(self, error: ModelyardError, request_id: str) -> Answer:
-        status, body = self._render_error(error, request_id)
+        status, body = self._shared.render_error(error, request_id)
         allow = ", ".join(error.detail.get("expected", ())) if isinstance(error, MethodError) else None
         return Answer(status, body, request_id, retry_after_s=error.retry_after_s, allow=allow)
 
@@ -178,6 +182,7 @@ async def send_answer(send: Send, answer: Answer) -> None:
     """Writes an answer as ASGI messages."""
     headers = answer_fields(answer)
     if answer.status in (408, 413):
+        # Its body was not read to the end: where the next request begins cannot be trusted.
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body, "more_body": False})

@@ -151,7 +151,7 @@ def answer_fields(answer: Answer) -> list[tuple[bytes, bytes]]:
     if answer.header_length is not None:
         fields.append((b"inference-header-content-length", b"%d" % answer.header_length))
     if answer.content_encoding is not None:
-        fields.append((b"content-encoding", answer.content_encoding.encode("ascii")))
+        fields.append((b"content-encoding", answer.content_encoding))
     if answer.allow is not None:
         fields.append((b"allow", answer.allow.encode("ascii")))
     return fields

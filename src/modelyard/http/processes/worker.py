@@ -11,7 +11,6 @@ from typing import Any
 
 import structlog
 from uvicorn.config import Config
-from uvicorn.server import ServerState
 
 from modelyard.core.events import Event
 from modelyard.core.settings import Settings
@@ -58,7 +57,6 @@ class Worker:
         self._poll = poll
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._state = ServerState()
 
     @property
     def reason(self) -> str:
@@ -94,9 +92,7 @@ class Worker:
             self._app, http=protocol, ws="none", lifespan="off", access_log=False, log_config=None, loop="none"
         )
         config.load()
-        self._config = config
-        self._renew_date()
-        return lambda: protocol(config, self._state, {}, loop)
+        return lambda: protocol(config, self._shared.state, {}, loop)
 
     async def _beat(self) -> None:
         """Turns with the loop: heartbeat, readiness, date, deadlines."""
@@ -119,15 +115,11 @@ class Worker:
             await asyncio.sleep(BEAT_S)
 
     def _each_second(self) -> None:
-        self._renew_date()
+        self._shared.renew_date()
         self._predictor.expire(time.perf_counter())
         now = asyncio.get_running_loop().time()
         for connection in list(self._shared.connections):
             connection.sweep(now)
-
-    def _renew_date(self) -> None:
-        self._shared.renew_date()
-        self._state.default_headers = [(b"date", self._shared.date[6:-2])]
 
     async def _watch_parent(self) -> None:
         """A worker does not outlive its parent: nobody else would replace or stop it."""

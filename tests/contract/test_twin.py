@@ -1,0 +1,408 @@
+"""The native route and its ASGI twin give the same answer: every predict route, every error code.
+
+Generated from http.wire.PREDICT_ROUTES and core.errors.CODES: a code that has neither a case here nor a reason why it
+cannot come from a predict route fails the suite.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from http_worker import HttpWorker
+from modelyard.auth.keys import new_key
+from modelyard.auth.scopes import parse_rate
+from modelyard.core.errors import CODES, PublishError, SettingsError, UnavailableError
+from modelyard.core.settings import BatchingSettings, CodecSettings, HttpSettings, LimitsSettings, Settings
+from modelyard.core.types import Surface
+from modelyard.http.wire import PREDICT_ROUTES, predict_target
+from modelyard.testing import StubModel, servable
+from raw_http import Caller, Reply, request, until
+
+GOOD = {
+    Surface.OIP: '{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}]}',
+    Surface.PREDICTIONS: '{"items":[{"a":1,"b":2}]}',
+}
+VARYING = ("x-request-id", "x-prediction-id", "date", "ratelimit-remaining", "ratelimit-reset", "connection")
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a code is provoked. `body` by surface (or one for all; None: the good one)."""
+
+    body: dict[Surface, str | bytes] | str | bytes | None = None
+    headers: tuple[str, ...] = ()
+    key: str | None = "good"
+    model: str = "tree"
+    version: str = "1"
+    method: str = "POST"
+    length: int | None = None
+    surfaces: tuple[Surface, ...] = tuple(Surface)
+    around: Callable[[HttpWorker], Callable[[], None]] | None = None
+    raw: Callable[[bytes], bytes] | None = None
+    twin_only: bool = field(default=False)
+
+
+def oip(name: str = "x", shape: str = "[1,2]", datatype: str = "FP32", data: str = "[1,2]", rest: str = "") -> str:
+    return '{"inputs":[{"name":"%s","shape":%s,"datatype":"%s","data":%s}]%s}' % (name, shape, datatype, data, rest)
+
+
+OIP = (Surface.OIP,)
+ROWS = (Surface.PREDICTIONS,)
+
+
+def full_journal(worker: HttpWorker) -> Callable[[], None]:
+    worker.journal.full = True
+
+    def undo() -> None:
+        worker.journal.full = False
+
+    return undo
+
+
+def no_permits(worker: HttpWorker) -> Callable[[], None]:
+    permits = worker.predictor._permits
+    taken = [worker.on_loop(permits.take) for _ in range(permits.capacity)]
+    assert all(taken)
+
+    def undo() -> None:
+        for _ in taken:
+            worker.on_loop(permits.release)
+
+    return undo
+
+
+def stale(worker: HttpWorker) -> Callable[[], None]:
+    worker.predictor._refuse_stale = True
+    fresh, worker.predictor.fresh_s = worker.predictor.fresh_s, -1e9
+
+    def undo() -> None:
+        worker.predictor._refuse_stale = False
+        worker.predictor.fresh_s = fresh
+
+    return undo
+
+
+def broken_counter(worker: HttpWorker) -> Callable[[], None]:
+    take = worker.predictor._counter.take
+
+    class Failing:
+        def take(self, slot: int, interval_s: float, burst: int) -> None:
+            raise UnavailableError("store_unavailable", "The counter is away.", retry_after_s=1.0)
+
+    counter = worker.predictor._counter
+    worker.predictor._counter = Failing()  # type: ignore[assignment]
+
+    def undo() -> None:
+        worker.predictor._counter = counter
+        assert counter.take == take
+
+    return undo
+
+
+def broken_codec(worker: HttpWorker) -> Callable[[], None]:
+    codecs = worker.predictor._codecs
+
+    class Failing:
+        def decode(self, *args: object) -> None:
+            raise RuntimeError("a bug")
+
+    worker.predictor._codecs = dict.fromkeys(Surface, Failing())  # type: ignore[assignment]
+    return lambda: setattr(worker.predictor, "_codecs", codecs)
+
+
+def stopping(worker: HttpWorker) -> Callable[[], None]:
+    """Every model hangs, and as soon as the request waits the worker gives up what it owes."""
+    release = threading.Event()
+    hang = worker.models[1].loaded
+    assert isinstance(hang, StubModel)
+    hang.before_run = lambda _: (release.wait(5), None)[1]
+
+    def give_up() -> None:
+        until(lambda: worker.predictor.in_flight)
+        worker.on_loop(worker.predictor.expire)
+        release.set()
+
+    thread = threading.Thread(target=give_up)
+    thread.start()
+
+    def undo() -> None:
+        thread.join()
+        hang.before_run = None
+
+    return undo
+
+
+def hanging(worker: HttpWorker) -> Callable[[], None]:
+    release = threading.Event()
+    hang = worker.models[1].loaded
+    assert isinstance(hang, StubModel)
+    hang.before_run = lambda _: (release.wait(5), None)[1]
+
+    def undo() -> None:
+        release.set()
+        hang.before_run = None
+
+    return undo
+
+
+def full_of_bytes(worker: HttpWorker) -> Callable[[], None]:
+    def add(size: int) -> None:
+        worker.shared.inflight_bytes += size
+
+    worker.on_loop(lambda: add(worker.settings.http.max_inflight_bytes))
+    return lambda: worker.on_loop(lambda: add(-worker.settings.http.max_inflight_bytes))
+
+
+def one_by_one(data: bytes) -> bytes:
+    head, _, body = data.partition(b"\r\n\r\n")
+    lines = [line for line in head.split(b"\r\n") if not line.startswith(b"content-length")]
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+    return b"\r\n".join([*lines, b"transfer-encoding: chunked"]) + b"\r\n\r\n" + chunks + b"0\r\n\r\n"
+
+
+BINARY = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","parameters":{"binary_data_size":9}}]}'
+DEEP = "[" * 200 + "]" * 200
+CASES: dict[str, list[Case]] = {
+    "key_missing": [Case(key=None)],
+    "key_malformed": [Case(key="nonsense")],
+    "key_invalid": [Case(key="unknown")],
+    "key_revoked": [Case(key="revoked")],
+    "key_expired": [Case(key="expired")],
+    "keys_differ": [Case(headers=("authorization: Bearer other",))],
+    "scope_missing": [Case(key="auditor")],
+    "model_not_allowed": [Case(key="elsewhere")],
+    "rate_limited": [Case(key="spent")],
+    "server_busy": [Case(around=no_permits)],
+    "inflight_bytes_exceeded": [Case(around=full_of_bytes)],
+    "model_not_found": [Case(model="absent")],
+    "version_not_found": [Case(version="9")],
+    "model_not_ready": [Case(version="loading")],
+    "method_not_allowed": [Case(method="PUT"), Case(method="GET")],
+    "name_invalid": [Case(model="..x", twin_only=True), Case(model="a%00b", twin_only=True)],
+    "http_invalid": [Case(raw=lambda data: data.replace(b"content-length: ", b"content-length: x"))],
+    "headers_too_large": [Case(headers=("x-a: " + "b" * 3000,))],
+    "url_too_long": [Case(model="m" * 600)],
+    "body_too_large": [Case(body="[" + " " * 70_000 + "]"), Case(length=1 << 40)],
+    "too_many_chunks": [Case(body=" " * 200, raw=one_by_one)],
+    "receive_timeout": [Case(length=500)],
+    "request_timeout": [Case(model="slow", around=hanging)],
+    "shutting_down": [Case(model="slow", around=stopping)],
+    "journal_unavailable": [Case(around=full_journal)],
+    "snapshot_stale": [Case(around=stale)],
+    "store_unavailable": [Case(around=broken_counter)],
+    "model_failed": [Case(model="failing")],
+    "internal": [Case(around=broken_codec)],
+    "encoding_unsupported": [Case(headers=("content-encoding: br",))],
+    "decompression_failed": [Case(headers=("content-encoding: gzip",))],
+    "decompressed_too_large": [
+        Case(body=zlib.compress(b" " * 1_000_000), headers=("content-encoding: deflate",)),
+    ],
+    "json_invalid": [Case(body=b"{"), Case(body=b""), Case(body=b"\xff\xfe")],
+    "json_too_deep": [
+        Case(body={Surface.OIP: oip(data=DEEP), Surface.PREDICTIONS: '{"items":%s}' % DEEP}),
+    ],
+    "json_too_many_values": [
+        Case(body={Surface.OIP: oip(data="[" + "1," * 3000 + "1]"), Surface.PREDICTIONS: '{"items":[%s1]}' % ("1," * 3000)})
+    ],
+    "json_duplicate_key": [
+        Case(body={Surface.OIP: '{"inputs":[],"inputs":[]}', Surface.PREDICTIONS: '{"items":[],"items":[]}'})
+    ],
+    "field_missing": [Case(body=b"{}")],
+    "field_type": [Case(body={Surface.OIP: '{"inputs":3}', Surface.PREDICTIONS: '{"items":3}'})],
+    "field_unknown": [Case(body='{"items":[{"a":1,"b":2}],"more":1}', surfaces=ROWS)],
+    "input_missing": [Case(body='{"inputs":[]}', surfaces=OIP)],
+    "input_unknown": [Case(body=oip(name="q"), surfaces=OIP)],
+    "input_duplicate": [Case(body=oip()[:-2] + "," + oip()[11:], surfaces=OIP)],
+    "shape_invalid": [Case(body=oip(shape="[-1,2]"), surfaces=OIP)],
+    "shape_mismatch": [Case(body=oip(shape="[1,3]", data="[1,2,3]"), surfaces=OIP)],
+    "datatype_unknown": [Case(body=oip(datatype="FLOAT"), surfaces=OIP)],
+    "datatype_mismatch": [Case(body=oip(datatype="INT32"), surfaces=OIP)],
+    "element_count_mismatch": [Case(body=oip(data="[1,2,3]"), surfaces=OIP)],
+    "value_invalid": [Case(body=oip(data='[1,"NaN"]'), surfaces=OIP)],
+    "value_out_of_range": [Case(body=oip(data="[1,1e60]"), surfaces=OIP)],
+    "output_unknown": [Case(body=oip(rest=',"outputs":[{"name":"q"}]'), surfaces=OIP)],
+    "output_duplicate": [Case(body=oip(rest=',"outputs":[{"name":"y"},{"name":"y"}]'), surfaces=OIP)],
+    "binary_size_mismatch": [
+        Case(
+            body=BINARY + b"123456789",
+            headers=(f"inference-header-content-length: {len(BINARY)}",),
+            surfaces=OIP,
+        )
+    ],
+    "header_length_invalid": [
+        Case(headers=("inference-header-content-length: -1",), surfaces=OIP),
+        Case(headers=("inference-header-content-length: 9999",), surfaces=OIP),
+        Case(headers=("inference-header-content-length: x",), surfaces=OIP),
+    ],
+    "parameter_invalid": [Case(body=oip(rest=',"parameters":{"binary_data_output":"yes"}'), surfaces=OIP)],
+    "batch_empty": [Case(body='{"items":[]}', surfaces=ROWS)],
+    "too_many_items": [Case(body='{"items":[%s]}' % ",".join(['{"a":1,"b":2}'] * 101), surfaces=ROWS)],
+}
+
+NOT_FROM_A_PREDICT_ROUTE = {
+    **dict.fromkeys(PublishError.codes, "only a publish is refused so (tests/unit/models)"),
+    **dict.fromkeys(SettingsError.codes, "ends the start (tests/journey)"),
+    **dict.fromkeys(
+        (code for code, family in CODES.items() if family.__name__ == "CommandError"), "of the command line alone"
+    ),
+    "endpoint_not_found": "management (tests/unit/http_routes)",
+    "prediction_not_found": "management (tests/unit/http_routes)",
+    "key_not_found": "management (tests/unit/http_routes)",
+    "route_not_found": "what is no predict route (tests/unit/http_routes)",
+    "traffic_invalid": "management (tests/unit/http_routes)",
+    "rate_invalid": "management (tests/unit/http_routes)",
+    "cursor_invalid": "management (tests/unit/http_routes)",
+    "version_exists": "management (tests/unit/http_routes)",
+    "data_folder_in_use": "ends the start (tests/journey)",
+    "client_exists": "management (tests/unit/http_routes)",
+    "content_type_unsupported": "predict routes read any content type (interoperability trap 1)",
+}
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[HttpWorker]:
+    settings = Settings(
+        http=HttpSettings(
+            max_body_bytes=65_536,
+            max_header_bytes=2048,
+            max_url_bytes=512,
+            max_chunks=100,
+            body_timeout_s=0.4,
+            request_timeout_s=0.4,
+        ),
+        codec=CodecSettings(max_json_values=2000),
+        limits=LimitsSettings(max_concurrency=8),
+        batching=BatchingSettings(),
+    )
+    failing = StubModel(fails_when=lambda _: True)
+    models = [
+        servable(),
+        servable(StubModel(), model="slow", in_loop=False),
+        servable(failing, model="failing"),
+    ]
+    started = HttpWorker(settings, models).start()
+    table = started.predictor.table
+    table._known |= {("tree", "loading")}
+    create = started.issuer.create
+    started.keys = {
+        "good": started.key,
+        "unknown": new_key().text,
+        "auditor": create("auditor", scopes=["audit"]).text.get_secret_value(),
+        "elsewhere": create("elsewhere", models=["other*"]).text.get_secret_value(),
+        "spent": create("spent", rate=parse_rate("1/d")).text.get_secret_value(),
+        "expired": create("expired", expires_in_s=-1).text.get_secret_value(),
+    }
+    revoked = create("revoked")
+    started.issuer.revoke(revoked.key.id)
+    started.keys["revoked"] = revoked.text.get_secret_value()
+    started.refresh_keys()
+    spend = Caller(started.port)
+    spend.send(request("/v2/models/tree/infer", GOOD[Surface.OIP], key=started.keys["spent"]))
+    assert spend.reply().status == 200
+    yield started
+    Caller.close_all()
+    started.stop()
+
+
+@pytest.fixture(autouse=True)
+def close_callers() -> Iterator[None]:
+    yield
+    Caller.close_all()
+
+
+def ask(worker: HttpWorker, route: str, case: Case, twin: bool) -> Reply:
+    """One request of the case, natively or with a target that only the twin takes."""
+    # The twin's target is longer by two; a bound that tells lengths would tell the difference.
+    model = case.model[:-2] if twin and len(case.model) > 100 else case.model
+    target = route.replace("{model}", model).replace("{version}", case.version)
+    if twin:
+        target = target.replace("/models/", "/mod%65ls/")
+    surface = Surface.OIP if route.startswith("/v2") else Surface.PREDICTIONS
+    body = case.body.get(surface) if isinstance(case.body, dict) else case.body
+    data = request(
+        target,
+        GOOD[surface] if body is None else body,
+        key=worker.keys.get(case.key, case.key) if case.key else None,
+        method=case.method,
+        headers=case.headers,
+        length=case.length,
+    )
+    caller = Caller(worker.port)
+    undo = case.around(worker) if case.around else None
+    try:
+        caller.send(case.raw(data) if case.raw else data)
+        return caller.reply()
+    finally:
+        if undo:
+            undo()
+        caller.close()
+
+
+def comparable(reply: Reply) -> tuple[int, dict[str, str], bytes]:
+    """The reply without what differs between any two requests."""
+    body = reply.body
+    for name in ("x-request-id", "x-prediction-id"):
+        if name in reply.headers:
+            body = body.replace(reply.headers[name].encode(), b"ID")
+    body = re.sub(rb'"reset_s":[0-9.]+', b'"reset_s":0', body)
+    headers = {name: value for name, value in reply.headers.items() if name not in VARYING}
+    return reply.status, headers, body
+
+
+PARAMETERS = [
+    pytest.param(code, route, case, id=f"{code}-{n}-{route}")
+    for code, cases in CASES.items()
+    for n, case in enumerate(cases)
+    for route in PREDICT_ROUTES
+    if (target := predict_target(route.replace("{", "").replace("}", "")))
+    and target.surface in case.surfaces
+    and not (code in ("version_not_found", "model_not_ready") and target.version is None)
+]
+
+
+@pytest.mark.parametrize(("code", "route", "case"), PARAMETERS)
+def test_native_and_twin_refuse_alike(worker: HttpWorker, code: str, route: str, case: Case) -> None:
+    """Same status, same headers, same body, and the code that the case is for."""
+    twin = ask(worker, route, case, twin=True)
+    assert twin.json["code"] == code
+    assert set(twin.json) == {"error", "code", "detail", "request_id"}
+    assert twin.headers["content-type"] == "application/json"
+    if twin.status in (429, 503):
+        assert int(twin.headers["retry-after"]) >= 1
+    if case.twin_only:
+        return
+    native = ask(worker, route, case, twin=False)
+    assert comparable(native) == comparable(twin)
+    assert native.headers.keys() >= {"x-request-id", "date"} <= twin.headers.keys()
+
+
+@pytest.mark.parametrize("route", PREDICT_ROUTES)
+@pytest.mark.parametrize("accept", ["", "gzip"])
+def test_native_and_twin_answer_alike(worker: HttpWorker, route: str, accept: str) -> None:
+    """A good request gets the same answer, with every header that the contract promises."""
+    case = Case(headers=(f"accept-encoding: {accept}",) if accept else ())
+    native, twin = (ask(worker, route, case, twin=twin) for twin in (False, True))
+    assert native.status == 200
+    assert comparable(native) == comparable(twin)
+    promised = {"x-request-id", "x-prediction-id", "x-model-version"}
+    promised |= {"ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "date"}
+    assert promised <= native.headers.keys()
+    assert promised <= twin.headers.keys()
+
+
+def test_every_code_has_a_case_or_a_reason() -> None:
+    """A new error code without a case fails here; so does a reason for a code that is gone."""
+    assert set(CASES) | set(NOT_FROM_A_PREDICT_ROUTE) == set(CODES)
+    assert not set(CASES) & set(NOT_FROM_A_PREDICT_ROUTE)
+
+
+def test_routed_refusals_carry_prediction_id_and_version(worker: HttpWorker) -> None:
+    """x-prediction-id and x-model-version are on every answer to a routed request, errors included."""
+    for code in ("json_invalid", "shape_mismatch", "model_failed", "journal_unavailable", "server_busy"):
+        reply = ask(worker, PREDICT_ROUTES[0], CASES[code][0], twin=False)
+        assert {"x-prediction-id", "x-model-version", "ratelimit-limit"} <= reply.headers.keys(), code
