@@ -53,8 +53,9 @@ locals {
     }) }
   }))
 
+  # The contract with the identifiers that AWS gave; on Lambda it has none.
   body = (var.target == "lambda" ? local.contract : replace(replace(replace(local.contract,
-    local.marks.link, aws_apigatewayv2_vpc_link.this["this"].id),
+    local.marks.link, try(aws_apigatewayv2_vpc_link.this["this"].id, "")),
     local.marks.target, var.load_balancer.arn),
     local.marks.host, var.load_balancer.host)
   )

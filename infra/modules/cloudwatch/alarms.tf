@@ -24,16 +24,16 @@ locals {
       says = "page: more than 80 % of the permits are in use", namespace = "Modelyard", metric = "Saturation", dims = local.modelyard_dims
       stat = "Maximum", compare = "GreaterThanThreshold", threshold = 0.8, period = 60, of = 5, datapoints = 3, missing = "notBreaching"
     }
+    spool-age = {
+      says = "page: prediction records wait longer than five minutes for the database (DATA-2)", namespace = "Modelyard", metric = "SpoolOldestAge", dims = local.modelyard_dims
+      stat = "Maximum", compare = "GreaterThanThreshold", threshold = 300, period = 60, of = 2, datapoints = 2, missing = "notBreaching"
+    }
     guard-failing = {
       says = "page: a release guard of a model fails; it is being rolled back (OPS-2)", namespace = "Modelyard", metric = "GuardFailing", dims = local.modelyard_dims
       stat = "Maximum", compare = "GreaterThanOrEqualToThreshold", threshold = 1, period = 60, of = 1, datapoints = 1, missing = "notBreaching"
     }
   }
   of_spool = var.watched.ecs == null ? {} : {
-    spool-age = {
-      says = "page: prediction records wait longer than five minutes for the database (DATA-2)", namespace = "Modelyard", metric = "SpoolOldestAge", dims = local.modelyard_dims
-      stat = "Maximum", compare = "GreaterThanThreshold", threshold = 300, period = 60, of = 2, datapoints = 2, missing = "notBreaching"
-    }
     spool-bytes = {
       says = "page: the spool fills more than half of the volume (DATA-2)", namespace = "Modelyard", metric = "SpoolBytes", dims = local.modelyard_dims
       stat = "Maximum", compare = "GreaterThanThreshold", threshold = local.spool_bytes / 2, period = 60, of = 2, datapoints = 2, missing = "notBreaching"

@@ -11,6 +11,11 @@ locals {
     PredictionsAnswered = "Sum", PredictionsLogged = "Sum", PredictionErrors = "Sum", RateLimited = "Sum",
     SpoolOldestAge      = "Maximum", SpoolBytes = "Maximum", Saturation = "Maximum", GuardFailing = "Maximum",
   } : metric => ["Modelyard", metric, "Environment", var.context.environment, { stat = stat }] }
+  # Endpoints and versions come and go; a search finds them.
+  by_version = { for metric, stat in { PredictionsAnswered = "Sum", PredictionErrors = "Sum", Latency = "p95" } : metric => [[{
+    expression = "SEARCH('{Modelyard,Environment,Endpoint,Version} MetricName=\"${metric}\" Environment=\"${var.context.environment}\"', '${stat}', 60)"
+    label      = "$${PROP('Dim.Endpoint')} $${PROP('Dim.Version')}"
+  }]] }
   hosts = [for suffix in values(var.target_group_suffixes) :
     ["AWS/ApplicationELB", "HealthyHostCount", "LoadBalancer", var.load_balancer_suffix, "TargetGroup", suffix, { stat = "Minimum" }]
   ]
@@ -29,6 +34,9 @@ locals {
     { title = "Requests (API-1)", metrics = local.by_status },
     { title = "Latency in ms (API-6)", metrics = local.latencies },
     { title = "Predictions answered and logged (DATA-2)", metrics = [local.own.PredictionsAnswered, local.own.PredictionsLogged, local.own.PredictionErrors] },
+    { title = "Predictions by endpoint and version (OPS-6)", metrics = local.by_version["PredictionsAnswered"] },
+    { title = "Errors by endpoint and version (OPS-6)", metrics = local.by_version["PredictionErrors"] },
+    { title = "p95 latency in ms by endpoint and version (OPS-6)", metrics = local.by_version["Latency"] },
     { title = "Spool: oldest record in s, bytes (DATA-2)", metrics = [local.own.SpoolOldestAge, local.own.SpoolBytes] },
     { title = "Saturation, refused by limits, failing guards", metrics = [local.own.Saturation, local.own.RateLimited, local.own.GuardFailing] },
     { title = "Healthy tasks, both colours (PERF-5)", metrics = local.hosts },

@@ -95,6 +95,12 @@ resource "aws_ecs_cluster_capacity_providers" "this" {
   }
 }
 
+# container_definitions is one string, and one unknown setting makes all of it unknown in a first plan. Here the same
+# container stands value by value, so that a plan shows what will run and checks can read it.
+resource "terraform_data" "service" {
+  input = local.container
+}
+
 # Terraform writes the shape of a task; a release puts another image into it and registers the result (see release_required).
 resource "aws_ecs_task_definition" "this" {
   family                   = var.service_name

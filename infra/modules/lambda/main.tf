@@ -70,6 +70,12 @@ resource "aws_lambda_function" "service" {
   }
 }
 
+# One unknown setting makes the function's whole environment unknown in a first plan. Here the same settings stand value by
+# value, so that a plan shows what will run and checks can read it.
+resource "terraform_data" "service" {
+  input = { image = var.image, environment = var.environment }
+}
+
 # Terraform makes the alias and never moves it: CodeDeploy does, between the hook and the alarms.
 resource "aws_lambda_alias" "live" {
   name             = var.alias_name
