@@ -99,7 +99,7 @@ class SharedGcra:
                 arrivals[slot] = now + spent
             finally:
                 _lockf(descriptor, _UNLOCK, SLOT_BYTES, start)
-        except (OSError, IndexError) as error:
+        except (OSError, IndexError, ValueError) as error:
             return self._failure(error, burst)
         self._failed = False
         return RateDecision(

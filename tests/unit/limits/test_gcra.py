@@ -175,3 +175,18 @@ def test_a_slot_beyond_the_table_follows_on_failure(slot: int) -> None:
     for gcra in (refusing, allowing):
         gcra.close()
     os.close(descriptor)
+
+
+def test_an_absurd_allowance_is_no_crash(clock: FakeClock) -> None:
+    """A burst so large that its time does not fit the state follows on_failure once it is used up that far."""
+    descriptor = SharedGcra.create(1)
+    gcra = SharedGcra(descriptor, clock, emit=lambda *_args, **_fields: None)
+
+    def use_up() -> None:
+        for _ in range(5000):
+            gcra.take(0, 86_400.0 * 31, 10**9)
+
+    with pytest.raises(OverloadError):
+        use_up()
+    gcra.close()
+    os.close(descriptor)
