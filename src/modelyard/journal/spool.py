@@ -132,7 +132,14 @@ class SpoolWriter:
 
     def poll(self) -> None:
         """Looks at the folder; called twice a second. Refreshes the spool's size, warns at 75 %, rotates an old
-        file, and sees whether the drain lost the database."""
+        file, and sees whether the drain lost the database. A folder that cannot be read now (no descriptor left) is
+        looked at the next time; raises SpoolBroken alone."""
+        with contextlib.suppress(OSError):
+            self._look()
+            if self._size and self._clock.monotonic() - self._opened_s > self._max_file_age_s:
+                self._release_file()
+
+    def _look(self) -> None:
         self._used = sum(_sizes(self._folder))
         self._store_away = self._settings.on_failure == "refuse" and (self._folder / STORE_AWAY).exists()
         high = self._used > WARN_SHARE * self._settings.max_spool_bytes
@@ -141,8 +148,6 @@ class SpoolWriter:
                 Event.JOURNAL_SPOOL_HIGH, "warning", used_bytes=self._used, max_bytes=self._settings.max_spool_bytes
             )
         self._high = high
-        if self._size and self._clock.monotonic() - self._opened_s > self._max_file_age_s:
-            self._release_file()
 
     def close(self) -> None:
         """Lets go of the last file; the drain finishes it."""

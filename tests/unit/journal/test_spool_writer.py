@@ -300,3 +300,22 @@ def test_a_file_never_appears_without_its_lock(make: Make, tmp_path: Path, monke
     monkeypatch.setattr(fcntl, "flock", flock)
     make().append(frames("a"))
     assert seen == [[]]
+
+
+def test_a_folder_that_cannot_be_looked_at_now_is_looked_at_later(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """poll runs beside the heartbeat: out of descriptors, it raises nothing and keeps the figure it had."""
+    writer = make()
+    writer.append(frames("a"))
+    used = writer.used_bytes
+
+    def refuse(folder: Path) -> list[Path]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as starved:
+        starved.setattr("modelyard.journal.spool.spool_files", refuse)
+        writer.poll()
+    assert writer.used_bytes == used > 0
+    writer.poll()
+    assert writer.used_bytes == spool_bytes(tmp_path / "spool")
