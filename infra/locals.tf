@@ -111,10 +111,12 @@ locals {
 }
 
 locals {
-  # PERF-2: tasks that hold the declared peak, CPU at most 70 % busy, never fewer than two.
-  busy_vcpu = var.load.peak_requests_per_minute / 60 * var.load.cpu_ms_per_request / 1000
+  # PERF-2: tasks that hold the declared peak, CPU at most 70 % busy, never fewer than two. A function's environment
+  # answers one request at a time, however many processors it has.
+  vcpu_per_task = var.compute == "lambda" ? 1 : var.sizing.cpu / 1024
+  busy_vcpu     = var.load.peak_requests_per_minute / 60 * var.load.cpu_ms_per_request / 1000
   capacity = {
-    needed_tasks  = max(2, ceil(local.busy_vcpu / (0.7 * var.sizing.cpu / 1024)))
+    needed_tasks  = max(2, ceil(local.busy_vcpu / (0.7 * local.vcpu_per_task)))
     kept_tasks    = var.sizing.min_tasks
     most_tasks    = var.sizing.max_tasks
     needed_gib    = ceil(2 * var.load.largest_model_mb / 1000)

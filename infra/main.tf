@@ -80,6 +80,7 @@ module "compute" {
   tags    = local.module_tags["compute"]
 
   ebs_defaults         = var.account.ebs_defaults
+  instance_defaults    = var.account.instance_defaults
   capacity             = local.runs && var.compute == "ecs-ec2"
   cluster_name         = local.names.cluster
   ec2                  = var.ec2

@@ -461,6 +461,7 @@ variable "account" {
   description = "Settings that exist once per account and region: create makes them, exists leaves another stack's alone, off (guardduty, config, security_hub) goes without."
   type = object({
     ebs_defaults        = optional(string, "create")
+    instance_defaults   = optional(string, "create")
     api_gateway_logging = optional(string, "create")
     anomaly_monitor     = optional(string, "create")
     guardduty           = optional(string, "create")
@@ -471,8 +472,8 @@ variable "account" {
   default = {}
 
   validation {
-    condition     = alltrue([for v in [var.account.ebs_defaults, var.account.api_gateway_logging, var.account.anomaly_monitor] : contains(["create", "exists"], v)])
-    error_message = "account.ebs_defaults, account.api_gateway_logging and account.anomaly_monitor must be \"create\" or \"exists\"."
+    condition     = alltrue([for v in [var.account.ebs_defaults, var.account.instance_defaults, var.account.api_gateway_logging, var.account.anomaly_monitor] : contains(["create", "exists"], v)])
+    error_message = "account.ebs_defaults, account.instance_defaults, account.api_gateway_logging and account.anomaly_monitor must be \"create\" or \"exists\"."
   }
   validation {
     condition     = alltrue([for v in [var.account.guardduty, var.account.config, var.account.security_hub, var.account.access_analyzer] : contains(["create", "exists", "off"], v)])

@@ -15,12 +15,22 @@ variable "tags" {
 }
 
 variable "ebs_defaults" {
-  description = "create: encrypt every new volume of the account and region, demand IMDSv2; exists: another stack did."
+  description = "create: encrypt every new volume of the account and region; exists: another stack did."
   type        = string
 
   validation {
     condition     = contains(["create", "exists"], var.ebs_defaults)
     error_message = "ebs_defaults must be \"create\" or \"exists\"."
+  }
+}
+
+variable "instance_defaults" {
+  description = "create: IMDSv2 for every new instance and no public snapshots in the account and region; exists: another stack did."
+  type        = string
+
+  validation {
+    condition     = contains(["create", "exists"], var.instance_defaults)
+    error_message = "instance_defaults must be \"create\" or \"exists\"."
   }
 }
 

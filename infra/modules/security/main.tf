@@ -94,7 +94,7 @@ resource "aws_flow_log" "this" {
   vpc_id                   = aws_vpc.this.id
   traffic_type             = "ALL"
   log_destination_type     = "s3"
-  log_destination          = "${var.flow_log_bucket_arn}/flow/"
+  log_destination          = var.flow_log_bucket_arn
   max_aggregation_interval = 60
   tags                     = merge(var.tags, { Name = local.name })
 

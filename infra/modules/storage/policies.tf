@@ -9,7 +9,7 @@ locals {
     {
       Sid       = "OnlyTls"
       Effect    = "Deny"
-      Principal = "*"
+      Principal = { AWS = "*" }
       Action    = "s3:*" # A denial: the wider, the safer.
       Resource  = [arn, "${arn}/*"]
       Condition = { Bool = { "aws:SecureTransport" = "false" } }
@@ -17,7 +17,7 @@ locals {
     {
       Sid       = "OnlyTls12"
       Effect    = "Deny"
-      Principal = "*"
+      Principal = { AWS = "*" }
       Action    = "s3:*" # A denial: the wider, the safer.
       Resource  = [arn, "${arn}/*"]
       Condition = { NumericLessThan = { "s3:TlsVersion" = "1.2" } }
@@ -30,7 +30,7 @@ locals {
         {
           Sid       = "OnlyKms"
           Effect    = "Deny"
-          Principal = "*"
+          Principal = { AWS = "*" }
           Action    = "s3:PutObject"
           Resource  = "${local.bucket_arns.artifacts}/*"
           Condition = { StringNotEqualsIfExists = { "s3:x-amz-server-side-encryption" = "aws:kms" } }
@@ -40,7 +40,7 @@ locals {
           # needs no key's identifier, which is unknown until it is made.
           Sid       = "OnlyTheBucketsKey"
           Effect    = "Deny"
-          Principal = "*"
+          Principal = { AWS = "*" }
           Action    = "s3:PutObject"
           Resource  = "${local.bucket_arns.artifacts}/*"
           Condition = { Null = { "s3:x-amz-server-side-encryption-aws-kms-key-id" = "false" } }
@@ -49,32 +49,32 @@ locals {
       var.deletion_protection ? [{
         Sid       = "NoVersionIsRemoved"
         Effect    = "Deny"
-        Principal = "*"
+        Principal = { AWS = "*" }
         Action    = ["s3:DeleteObjectVersion", "s3:BypassGovernanceRetention", "s3:PutBucketVersioning"]
         Resource  = [local.bucket_arns.artifacts, "${local.bucket_arns.artifacts}/*"]
       }] : [],
     )
-    logs = [
-      {
+    logs = concat(
+      [{
         Sid       = "LoadBalancerLogs"
         Effect    = "Allow"
         Principal = { Service = "logdelivery.elasticloadbalancing.amazonaws.com" }
-        Action    = "s3:PutObject"
+        Action    = ["s3:PutObject"]
         Resource  = [for prefix in ["alb", "alb-connections"] : "${local.bucket_arns.logs}/${prefix}/AWSLogs/${var.context.account_id}/*"]
         Condition = { ArnLike = { "aws:SourceArn" = "${local.arn}:elasticloadbalancing:${local.account_arn}:loadbalancer/*" } }
-      },
-      {
-        Sid       = "AccessLogs"
+      }],
+      [for purpose in keys(local.keys) : {
+        Sid       = "AccessLogOf${title(purpose)}"
         Effect    = "Allow"
         Principal = { Service = "logging.s3.amazonaws.com" }
-        Action    = "s3:PutObject"
-        Resource  = "${local.bucket_arns.logs}/s3/*"
+        Action    = ["s3:PutObject"]
+        Resource  = "${local.bucket_arns.logs}/s3/${purpose}/*"
         Condition = {
           StringEquals = { "aws:SourceAccount" = var.context.account_id }
-          ArnLike      = { "aws:SourceArn" = [for k in keys(local.keys) : local.bucket_arns[k]] }
+          ArnLike      = { "aws:SourceArn" = local.bucket_arns[purpose] }
         }
-      },
-    ]
+      }],
+    )
     # CloudTrail names its key itself and writes its digests with S3's own keys: no demand on the header here, the
     # bucket's default and the trail's setting see to encryption.
     audit = concat(
@@ -124,7 +124,8 @@ locals {
           Effect    = "Allow"
           Principal = { Service = "delivery.logs.amazonaws.com" }
           Action    = "s3:PutObject"
-          Resource  = "${local.bucket_arns.audit}/flow/*"
+          # The second form is the one of hourly partitions.
+          Resource = [for owner in ["", "aws-account-id="] : "${local.bucket_arns.audit}/AWSLogs/${owner}${var.context.account_id}/*"]
           Condition = {
             StringEquals = { "aws:SourceAccount" = var.context.account_id, "s3:x-amz-acl" = "bucket-owner-full-control" }
             ArnLike      = { "aws:SourceArn" = "${local.arn}:logs:${local.account_arn}:*" }
@@ -134,7 +135,7 @@ locals {
       var.deletion_protection ? [{
         Sid       = "NothingIsRemoved"
         Effect    = "Deny"
-        Principal = "*"
+        Principal = { AWS = "*" }
         Action    = ["s3:DeleteObject", "s3:DeleteObjectVersion", "s3:BypassGovernanceRetention", "s3:PutBucketVersioning"]
         Resource  = [local.bucket_arns.audit, "${local.bucket_arns.audit}/*"]
       }] : [],
