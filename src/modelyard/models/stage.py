@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -96,7 +97,9 @@ def _open(name: str, folder: int | None) -> int:
             "parameter_invalid", f"There is no file `{Path(name).name}`.", field="source", got=Path(name).name
         ) from None
     except OSError as error:
-        raise unsafe(Path(name).name, f"only readable regular files ({error.strerror})") from None
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise unsafe(Path(name).name, "files that can be read") from None
+        raise unsafe(Path(name).name, "only regular files, no links or devices") from None
 
 
 def _copy(descriptor: int, target: Path, path: str, left: int, *, links: bool, bound: int = 0) -> FileEntry:

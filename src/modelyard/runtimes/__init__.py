@@ -66,7 +66,7 @@ def _refusal(files: list[Path]) -> PublishError:
         if path.suffix in _NAMED:
             return PublishError(
                 "model_unreadable",
-                f"`{path.name}` is not a {_NAMED[path.suffix]} model, whatever its name says.",
+                f"`{path.name}` is no {_NAMED[path.suffix]} model, whatever its name says.",
                 field="model",
                 expected=f"a complete {_NAMED[path.suffix]} model",
                 got=f"{path.stat().st_size} bytes of something else",

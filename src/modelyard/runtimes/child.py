@@ -53,7 +53,7 @@ def _environment(threads: int) -> dict[str, str]:
 
 
 def _converse(child: subprocess.Popen[bytes], question: bytes, timeout_s: float) -> bytes:
-    """Sends the options, reads until the end; PublishError("publish_timeout"), or too much text."""
+    """Sends the options, reads until the end; PublishError for too slow or too long an answer."""
     if child.stdin is None or child.stdout is None:
         raise InternalError("internal", "The publish check has no pipes.")
     deadline = time.monotonic() + timeout_s
@@ -76,7 +76,7 @@ def _converse(child: subprocess.Popen[bytes], question: bytes, timeout_s: float)
                     return b"".join(parts)
                 parts.append(part)
                 if sum(map(len, parts)) > MAX_ANSWER_BYTES:
-                    return b""
+                    raise PublishError("model_unreadable", "The model's check said too much.", field="model")
 
 
 def _send(child: subprocess.Popen[bytes], pending: memoryview, selector: selectors.BaseSelector) -> memoryview:

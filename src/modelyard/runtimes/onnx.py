@@ -160,7 +160,7 @@ def _load_refusal(error: Exception) -> PublishError:
             field="external_data.location",
             expected="a file inside the model's folder",
         )
-    if "NOT_IMPLEMENTED" in text or "is not a registered function/op" in text:
+    if any(words in text for words in ("NOT_IMPLEMENTED", "is not a registered function/op", "No Op registered")):
         return PublishError(
             "opset_unsupported",
             f"The model uses an operator that ONNX Runtime does not have: {reason(error)}",

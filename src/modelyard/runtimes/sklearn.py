@@ -159,10 +159,12 @@ def _check_types(found: Sequence[str], trusted: Sequence[str]) -> None:
     if untrusted:
         raise PublishError(
             "types_untrusted",
-            f"The model holds types that are not trusted here: {', '.join(untrusted)[:300]}.",
+            f"The model holds types that are not trusted here: {', '.join(untrusted)[:300]}. Export it to ONNX, or let "
+            "the server's operator trust them.",
             field="models.trusted_types",
             expected="safe types, or those that the server's configuration trusts",
             got=untrusted[:50],
+            example="MODELYARD_MODELS__TRUSTED_TYPES='[\"sklearn.tree._tree.Tree\"]'",
         )
 
 

@@ -1,0 +1,142 @@
+"""Loading: files verified, rows in a batch equal to rows alone, times measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modelyard.codec.oip import OipCodec
+from modelyard.core.clock import SystemClock
+from modelyard.core.errors import ModelError, PublishError, UnavailableError
+from modelyard.core.settings import load_settings
+from modelyard.core.types import DATATYPES, Array, CodecBounds, LoadProfile, RawRequest, Signature, Tensors, TensorSpec
+from modelyard.models.load import check_load, decode_example, load_servable
+from modelyard.models.rows import example_request
+from modelyard.testing import FakeClock, StubModel, StubRuntime, version
+
+
+class Formula:
+    """A model that is one function of its input `x`, output `y`."""
+
+    def __init__(self, compute: Callable[[Array], Array], out: str = "FP32", shape: tuple[int, ...] = (-1, 3)) -> None:
+        self.signature = Signature((TensorSpec("x", "FP32", (-1, 3)),), (TensorSpec("y", out, shape),))
+        self.compute = compute
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> dict[str, Array]:
+        """See the port."""
+        return {"y": self.compute(inputs["x"])}
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def _check(model: Formula, example: Tensors | None = None) -> LoadProfile:
+    return check_load(model, example, 1e9, SystemClock())
+
+
+@pytest.mark.parametrize(
+    ("compute", "batched"),
+    [
+        (lambda x: x * 2, True),
+        (lambda x: x * np.float32(1 + 1e-6 * (len(x) > 1)), True),
+        (lambda x: x * np.float32(1 + 1e-3 * (len(x) > 1)), False),
+        (lambda x: x - x.mean(axis=0), False),
+        (lambda x: np.where(x > 1e9, x, np.nan), True),
+        (lambda x: x[::-1] if len(x) > 1 else x, False),
+        (lambda x: x + np.random.default_rng().random(x.shape), False),
+    ],
+)
+def test_only_independent_rows_are_batched(compute: Callable[[Array], Array], batched: bool) -> None:
+    """A model whose rows change with their neighbours, their order or by chance is never batched; float noise
+    within 1e-6 + 1e-5·|x| and NaN are no difference."""
+    assert _check(Formula(compute)).batched is batched
+
+
+def test_integers_must_be_equal_exactly() -> None:
+    """An integer output that is off by one in a batch is a difference, however large the number."""
+    wrong = Formula(lambda x: np.full(x.shape, 10**9 + (len(x) > 1), dtype=np.int64), "INT64")
+    right = Formula(lambda x: np.full(x.shape, 10**9, dtype=np.int64), "INT64")
+    assert (_check(wrong).batched, _check(right).batched) == (False, True)
+
+
+def test_an_output_of_another_length_is_never_batched() -> None:
+    """An output that does not follow the batch is refused or left unbatched."""
+    assert _check(Formula(lambda x: x.sum(axis=0, keepdims=True), shape=(-1, 3))).batched is False
+    with pytest.raises(PublishError) as refused:
+        _check(Formula(lambda x: x[:, :2]))
+    assert refused.value.code == "signature_conflict"
+
+
+def test_a_model_that_takes_no_made_up_rows_needs_an_example() -> None:
+    """Without an example such a model is refused with the remedy; with one it loads on it alone."""
+
+    def picky(x: Array) -> Array:
+        if not (x == 7).all():
+            raise ModelError("model_failed", "only sevens")
+        return x
+
+    with pytest.raises(PublishError) as refused:
+        _check(Formula(picky))
+    assert refused.value.code == "warm_up_failed"
+    assert _check(Formula(picky), {"x": np.full((1, 3), 7, np.float32)}).batched is False
+    with pytest.raises(PublishError) as refused:
+        _check(Formula(picky), {"x": np.zeros((1, 3), np.float32)})
+    assert refused.value.code == "example_failed"
+
+
+def test_a_slow_model_leaves_the_loop() -> None:
+    """in_loop follows the median of 32 rows: 100 µs stays below a bound of 300 µs, 400 µs does not."""
+    for run_s, in_loop in ((100e-6, True), (400e-6, False)):
+        clock = FakeClock()
+        model = StubModel(before_run=lambda inputs, s=run_s, c=clock: c.advance(s))
+        profile = check_load(model, None, 300, clock)
+        assert (profile.in_loop, profile.batched) == (in_loop, True)
+        assert profile.run_us_32 == pytest.approx(run_s * 1e6, rel=1e-3)
+
+
+def _stub_folder(tmp_path: Path) -> Path:
+    (tmp_path / "stub.json").write_bytes(b'{"k": 2.0}')
+    return tmp_path
+
+
+def test_the_bytes_served_are_the_bytes_published(tmp_path: Path) -> None:
+    """A changed, cut or missing file, or another manifest, is not loaded (P5)."""
+    settings, clock = load_settings(data=tmp_path / "data"), SystemClock()
+    good, folder = version(), _stub_folder(tmp_path)
+    assert load_servable(good, folder, StubRuntime(), settings, clock).digest == good.digest
+    for spoil in (b'{"k": 3.0}', b'{"k": 2.0', None):
+        (folder / "stub.json").unlink()
+        if spoil is not None:
+            (folder / "stub.json").write_bytes(spoil)
+        with pytest.raises(UnavailableError) as refused:
+            load_servable(good, folder, StubRuntime(), settings, clock)
+        assert refused.value.code == "model_not_ready"
+        _stub_folder(tmp_path)
+
+
+@pytest.mark.parametrize("datatype", [name for name in DATATYPES if name != "FP16"])
+def test_the_example_of_an_error_is_one_that_works(datatype: str) -> None:
+    """example_request gives a request that the decoder takes, for every datatype that JSON can carry."""
+    signature = Signature(
+        (TensorSpec("x", datatype, (-1, 4)), TensorSpec("n", "INT64", (-1,))), (TensorSpec("y", "FP32", (-1,)),)
+    )
+    example = example_request(signature)
+    tensors = decode_example(signature, example)
+    assert tensors is not None
+    assert {name: array.shape for name, array in tensors.items()} == {"x": (1, 4), "n": (1,)}
+    import orjson
+
+    request = OipCodec().decode(RawRequest(orjson.dumps(example)), signature, CodecBounds())
+    assert request.rows == 1
+
+
+def test_an_example_that_does_not_fit_is_named() -> None:
+    """example_failed carries the decoder's own code and field."""
+    signature = Signature((TensorSpec("x", "FP32", (-1, 2)),), (TensorSpec("y", "FP32", (-1,)),))
+    with pytest.raises(PublishError) as refused:
+        decode_example(signature, {"inputs": [{"name": "z", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]})
+    assert refused.value.code == "example_failed"
+    assert refused.value.detail["reason"] in ("input_unknown", "input_missing")

@@ -1,0 +1,126 @@
+"""scikit-learn through skops: signature from the estimator, safe types only, answers as in process."""
+
+from __future__ import annotations
+
+import os
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from skops.io import dump
+
+from modelyard.core.errors import PublishError
+from modelyard.core.types import TensorSpec
+from modelyard.models.manifest import Manifest
+from modelyard.models.report import CheckOptions
+from modelyard.runtimes import detect
+from modelyard.runtimes.check import check_files
+from modelyard.runtimes.sklearn import SklearnRuntime
+
+RUNTIME = SklearnRuntime()
+TREE = "sklearn.tree._tree.Tree"
+"""skops does not trust it: its nodes are indices that native code follows without a check."""
+
+
+def _save(estimator: Any, folder: Path) -> Path:
+    folder.mkdir()
+    dump(estimator, folder / "model.skops")
+    return folder
+
+
+def _load(folder: Path, *trusted: str) -> Any:
+    options = {"trusted_types": trusted}
+    found = RUNTIME.inspect(folder, "model.skops", options)
+    return RUNTIME.load(folder, Manifest("sklearn", "model.skops", (), found.signature), options)
+
+
+def test_a_classifier_on_real_data(tmp_path: Path) -> None:
+    """Breast cancer, a pipeline: two outputs, named classes, every answer equal to the estimator's own."""
+    rows, target = load_breast_cancer(return_X_y=True)
+    estimator = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, np.array(["no", "yes"])[target])
+    loaded = _load(_save(estimator, tmp_path / "m"))
+    assert loaded.signature.inputs == (TensorSpec("X", "FP64", (-1, 30)),)
+    label, scores = loaded.signature.outputs
+    assert (label.datatype, scores.labels, scores.shape) == ("BYTES", ("no", "yes"), (-1, 2))
+    got = loaded.run({"X": rows}, ())
+    assert [item.decode() for item in got["label"]] == list(estimator.predict(rows))
+    np.testing.assert_array_equal(got["probabilities"], estimator.predict_proba(rows))
+    assert list(loaded.run({"X": rows}, ["label"])) == ["label"]
+
+
+def test_a_regressor_gives_a_value(tmp_path: Path) -> None:
+    """Diabetes, ridge regression: one output `value`."""
+    rows, target = load_diabetes(return_X_y=True)
+    estimator = Ridge().fit(rows, target)
+    loaded = _load(_save(estimator, tmp_path / "m"))
+    assert loaded.signature.outputs == (TensorSpec("value", "FP64", (-1,)),)
+    np.testing.assert_array_equal(loaded.run({"X": rows}, ())["value"], estimator.predict(rows))
+
+
+def test_an_estimators_own_threads_are_not_started(tmp_path: Path) -> None:
+    """`n_jobs=-1` in the file becomes 1: threads are sized by the server. Trees need the operator's trust."""
+    rows, target = load_iris(return_X_y=True)
+    folder = _save(RandomForestClassifier(5, n_jobs=-1).fit(rows, target), tmp_path / "m")
+    with pytest.raises(PublishError) as refused:
+        _load(folder)
+    assert refused.value.detail["got"] == [TREE]
+    loaded = _load(folder, TREE)
+    assert loaded._estimator.n_jobs == 1
+
+
+def test_untrusted_types_are_named_and_nothing_runs(tmp_path: Path) -> None:
+    """A file that names `os.system` is types_untrusted, whatever the file says of itself; only the server's
+    configuration trusts a type."""
+    rows, target = load_iris(return_X_y=True)
+    estimator = make_pipeline(FunctionTransformer(np.log1p), LogisticRegression(max_iter=500)).fit(rows, target)
+    estimator.steps[0][1].func = os.system
+    folder = _save(estimator, tmp_path / "m")
+    with pytest.raises(PublishError) as refused:
+        RUNTIME.inspect(folder, "model.skops", {})
+    assert refused.value.code == "types_untrusted"
+    assert refused.value.detail["got"] == ["posix.system"]
+
+
+def test_a_missing_extra_is_one_sentence_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without skops the refusal is runtime_missing and says what to type."""
+    folder = _save(Ridge().fit([[0.0], [1.0]], [0, 1]), tmp_path / "m")
+    monkeypatch.setitem(sys.modules, "skops.io", None)
+    with pytest.raises(PublishError) as refused:
+        RUNTIME.inspect(folder, "model.skops", {})
+    assert refused.value.code == "runtime_missing"
+    assert "pip install 'modelyard[sklearn]'" in refused.value.message
+
+
+def test_files_that_are_cut_off_or_too_large_are_refused(tmp_path: Path) -> None:
+    """A truncated zip is model_unreadable; one that states more than a version may hold is archive_unsafe."""
+    whole = (_save(Ridge().fit([[0.0], [1.0]], [0, 1]), tmp_path / "m") / "model.skops").read_bytes()
+    for size in range(4, len(whole), max(1, len(whole) // 16)):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        (folder / "model.skops").write_bytes(whole[:size])
+        with pytest.raises(PublishError) as refused:
+            check_files(folder, CheckOptions())
+        assert refused.value.code == "model_unreadable"
+    bomb = tmp_path / "bomb"
+    bomb.mkdir()
+    with zipfile.ZipFile(bomb / "model.skops", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("schema.json", bytes(10_000_000))
+    assert detect(bomb)[0].format == "sklearn"
+    with pytest.raises(PublishError) as refused:
+        check_files(bomb, CheckOptions(max_version_bytes=1_000_000))
+    assert refused.value.code == "archive_unsafe"
+
+
+def test_an_estimator_that_was_not_fitted_is_refused(tmp_path: Path) -> None:
+    """There is no signature to read: refused with the remedy."""
+    with pytest.raises(PublishError) as refused:
+        RUNTIME.inspect(_save(Ridge(), tmp_path / "m"), "model.skops", {})
+    assert refused.value.code == "format_not_allowed"
