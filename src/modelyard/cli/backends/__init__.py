@@ -1,0 +1,99 @@
+"""Where a command works: on a data folder, or with a server. The same methods, the same JSON."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from modelyard.core.errors import CommandError
+
+Json = dict[str, Any]
+Progress = Callable[[int], None]
+
+DEFAULT_DATA = Path("modelyard-data")
+
+
+class Backend(Protocol):
+    """What commands ask for; answers are the JSON of the management routes. Raises ModelyardError."""
+
+    def create_key(self, client: str, scopes: Sequence[str], models: Sequence[str], rate: str | None,
+                   expires: str | None) -> Json:  # fmt: skip
+        """Issues a key; `key` holds its text, this once."""
+
+    def keys(self) -> list[Json]:
+        """All keys, newest first."""
+
+    def revoke_key(self, key_id: str) -> Json:
+        """Ends a key."""
+
+    def publish(self, model: str, source: Path, version: str | None, metrics: Json | None, example: Json | None,
+                sent: Progress) -> Json:  # fmt: skip
+        """Publishes a file or folder; `sent` is told of bytes on their way. `created` False: it was there."""
+
+    def models(self) -> list[Json]:
+        """All models, by name."""
+
+    def model(self, name: str) -> Json:
+        """One model with its versions."""
+
+    def version(self, model: str, version: str) -> Json:
+        """One version."""
+
+    def traffic(self, endpoint: str) -> Json:
+        """An endpoint's shares."""
+
+    def set_traffic(self, endpoint: str, weights: Mapping[str, int]) -> Json:
+        """Replaces them."""
+
+    def predictions(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> Json:
+        """One page: `predictions`, `cursor`."""
+
+    def count_predictions(self, filters: Mapping[str, str]) -> int:
+        """How many match."""
+
+    def prediction(self, prediction_id: str) -> Json:
+        """One record."""
+
+    def export_predictions(self, filters: Mapping[str, str], form: str) -> Iterator[bytes]:
+        """All that match, as bytes in pieces."""
+
+    def close(self) -> None:
+        """Gives everything back."""
+
+
+@contextmanager
+def backend(data: Path | None, server: str | None, key: str | None) -> Iterator[Backend]:
+    """The backend that the options and the environment name: --server, --data, MODELYARD_SERVER, MODELYARD_DATA,
+    the default folder, in this order."""
+    chosen = _choose(data, server, key)
+    try:
+        yield chosen
+    finally:
+        chosen.close()
+
+
+def _choose(data: Path | None, server: str | None, key: str | None) -> Backend:
+    if data is not None and server is not None:
+        raise CommandError("usage_invalid", "Give either --data or --server, not both.", field="--server")
+    if server is None and data is None:
+        server = os.environ.get("MODELYARD_SERVER") or None
+    if server is not None:
+        from modelyard.cli.backends.remote import RemoteBackend
+
+        return RemoteBackend(server, given_key(key))
+    from modelyard.cli.backends.local import LocalBackend
+
+    return LocalBackend(data_folder(data))
+
+
+def data_folder(data: Path | None) -> Path:
+    """The data folder that the option or the environment names."""
+    return data or Path(os.environ.get("MODELYARD_DATA") or DEFAULT_DATA)
+
+
+def given_key(key: str | None) -> str | None:
+    """The key that the option or the environment names."""
+    return key or os.environ.get("MODELYARD_KEY") or None

@@ -1,0 +1,126 @@
+"""A data folder, worked on directly; a server that runs on it follows within a second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from modelyard.app.folder import DataFolder
+from modelyard.app.services import open_services
+from modelyard.auth.scopes import parse_duration, parse_rate
+from modelyard.cli.backends import Json, Progress
+from modelyard.core.errors import ConflictError
+from modelyard.core.settings import load_settings
+from modelyard.http.forms.asking import check_name, record_filter, traffic_weights
+from modelyard.http.forms.export import export_lines
+from modelyard.http.forms.views import (
+    endpoint_view,
+    issued_view,
+    keys_view,
+    model_summaries,
+    model_view,
+    one_key_view,
+    version_view,
+)
+
+
+class LocalBackend:
+    """cli.backends.Backend over one data folder. Reading the log first brings in what waits in the spool."""
+
+    def __init__(self, data: Path) -> None:
+        self._services = open_services(load_settings(data=data))
+        self._folder = DataFolder(data)
+
+    def create_key(
+        self, client: str, scopes: Sequence[str], models: Sequence[str], rate: str | None, expires: str | None
+    ) -> Json:
+        """Issues a key."""
+        issued = self._services.keys.create(
+            client,
+            scopes=scopes,
+            models=models,
+            rate=None if rate is None else parse_rate(rate),
+            expires_in_s=None if expires is None else parse_duration(expires),
+        )
+        return issued_view(issued, self._now())
+
+    def keys(self) -> list[Json]:
+        """All keys, newest first."""
+        return keys_view(self._services.keys.list(), self._now())
+
+    def revoke_key(self, key_id: str) -> Json:
+        """Ends a key."""
+        key = self._services.keys.revoke(key_id)
+        return one_key_view(self._services.keys.list(), key, self._now())
+
+    def publish(
+        self,
+        model: str,
+        source: Path,
+        version: str | None,
+        metrics: Json | None,
+        example: Json | None,
+        sent: Progress,
+    ) -> Json:
+        """Publishes a file or folder."""
+        published = self._services.publisher.publish(model, source, version, metrics, example)
+        return version_view(published.version) | {"created": published.created}
+
+    def models(self) -> list[Json]:
+        """All models, by name."""
+        return model_summaries(self._services.registry.versions(), self._services.endpoints.endpoints())
+
+    def model(self, name: str) -> Json:
+        """One model with its versions."""
+        versions = self._services.registry.versions(check_name(name, "model"))
+        return model_view(name, versions, self._services.endpoints.endpoints())
+
+    def version(self, model: str, version: str) -> Json:
+        """One version."""
+        return version_view(self._services.registry.version(check_name(model, "model"), check_name(version, "version")))
+
+    def traffic(self, endpoint: str) -> Json:
+        """An endpoint's shares."""
+        return endpoint_view(self._services.endpoints.endpoint(check_name(endpoint, "endpoint")))
+
+    def set_traffic(self, endpoint: str, weights: Mapping[str, int]) -> Json:
+        """Replaces them."""
+        name = check_name(endpoint, "endpoint")
+        return endpoint_view(self._services.endpoints.set_traffic(name, traffic_weights(weights)))
+
+    def predictions(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> Json:
+        """One page."""
+        self._drain()
+        page = self._services.log.page(record_filter(filters, self._now()), limit, cursor)
+        return {"predictions": list(page.records), "cursor": page.cursor}
+
+    def count_predictions(self, filters: Mapping[str, str]) -> int:
+        """How many match."""
+        self._drain()
+        return self._services.log.count(record_filter(filters, self._now()))
+
+    def prediction(self, prediction_id: str) -> Json:
+        """One record."""
+        self._drain()
+        return self._services.log.get(prediction_id)
+
+    def export_predictions(self, filters: Mapping[str, str], form: str) -> Iterator[bytes]:
+        """All that match."""
+        self._drain()
+        return export_lines(self._services.log, record_filter(filters, self._now()), form)
+
+    def close(self) -> None:
+        """Closes the stores."""
+        self._services.close()
+
+    def _drain(self) -> None:
+        """Brings in what a server that is gone left in the spool; a running one does so itself."""
+        if self._folder.locked():
+            return
+        try:
+            self._services.drain()
+        except ConflictError:  # a server started meanwhile
+            return
+
+    def _now(self) -> float:
+        return self._services.clock.now()

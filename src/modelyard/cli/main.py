@@ -1,0 +1,122 @@
+"""`modelyard`: every command group is imported only when it is called, so that help comes at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from modelyard.cli.exits import Exit, exit_code, refusal_lines
+from modelyard.core.errors import ModelyardError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("modelyard.cli.demo", "See the whole road on real data, in under a minute."),
+    "serve": ("modelyard.cli.serve", "Start a server on a data folder."),
+    "publish": ("modelyard.cli.publish", "Publish a model file or folder as a version."),
+    "models": ("modelyard.cli.models", "Show models and versions."),
+    "traffic": ("modelyard.cli.traffic", "Show or set the shares of an endpoint's versions."),
+    "keys": ("modelyard.cli.keys", "Issue, list and revoke API keys."),
+    "predict": ("modelyard.cli.predict", "Predict rows from a JSON, CSV or NPY file."),
+    "predictions": ("modelyard.cli.predictions", "Read the prediction log."),
+}
+"""Module and one-line help of each command, in the order of the help."""
+
+
+class LazyCommands(TyperGroup):
+    """The command groups; a module is imported when its command is called, not for the list of commands."""
+
+    _listing = False
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, in order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command, or a stand-in with its help for the list."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, help_text = COMMANDS[cmd_name]
+        if self._listing:
+            stand_in = typer.Typer()
+            stand_in.command(name=cmd_name, help=help_text)(_nothing)
+            return get_command(stand_in)
+        command = get_command(import_module(module).app)
+        command.name = cmd_name
+        return command
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Writes the help without importing any command."""
+        self._listing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self._listing = False
+
+
+def _nothing() -> None:
+    """Stands for a command that is only listed."""
+
+
+app = typer.Typer(
+    cls=LazyCommands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="From a trained model file to an audited production API.\n\nStart with `modelyard demo`.",
+    epilog="Exit codes: 0 done, 1 refused, 2 usage, 3 not found, 4 key, 5 conflict, 6 not now, 130 interrupted.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: bool = typer.Option(False, "--version", help="Print the version and end.", is_eager=True),
+) -> None:
+    """Modelyard."""
+    if version:
+        from modelyard import __version__
+
+        typer.echo(f"modelyard {__version__}")
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line and ends the process. A refusal is one red line and an exit code (`cli/exits.py`); a
+    traceback appears only with MODELYARD_DEBUG=1."""
+    try:
+        get_command(app).main(args=arguments, prog_name="modelyard")
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)
+    except ModelyardError as error:
+        if _debugging():
+            raise
+        _say(*refusal_lines(error))
+        sys.exit(exit_code(error))
+    except BrokenPipeError:  # `modelyard predictions export | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(Exit.DONE)
+    except Exception as error:
+        if _debugging():
+            raise
+        _say(f"Something broke here: {type(error).__name__}: {str(error)[:300]}", "MODELYARD_DEBUG=1 shows where.")
+        sys.exit(Exit.REFUSED)
+
+
+def _say(sentence: str, remedy: str) -> None:
+    typer.secho(f"error: {sentence}", fg="red", err=True)
+    if remedy:
+        typer.secho(f"       {remedy}", dim=True, err=True)
+
+
+def _debugging() -> bool:
+    return os.environ.get("MODELYARD_DEBUG") == "1"
+
+
+if __name__ == "__main__":
+    main()

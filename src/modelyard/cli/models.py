@@ -1,0 +1,81 @@
+"""`modelyard models`: what is published."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from modelyard.cli.backends import backend
+from modelyard.cli.terminal.options import AsJson, Data, KeyText, Server
+from modelyard.cli.terminal.output import print_facts, print_json, print_table, shares, size_text
+
+app = typer.Typer(no_args_is_help=True, help="Show models and versions.")
+
+
+@app.command("list")
+def list_(data: Data = None, server: Server = None, key: KeyText = None, as_json: AsJson = False) -> None:
+    """List the models, their versions and traffic.
+
+    Example: `modelyard models list`
+    """
+    with backend(data, server, key) as work:
+        found = work.models()
+    if as_json:
+        print_json({"models": found})
+        return
+    print_table(
+        ("Model", "Format", "Versions", "Traffic"),
+        ((m["name"], m["format"], " ".join(m["versions"]), shares(m["traffic"])) for m in found),
+        "No model is published yet. `modelyard publish NAME FILE` does it.",
+    )
+
+
+@app.command()
+def show(
+    model: Annotated[str, typer.Argument(help="The model.")],
+    version: Annotated[str | None, typer.Option("--version", help="One version, in full.")] = None,
+    data: Data = None,
+    server: Server = None,
+    key: KeyText = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a model and its versions, or all that is known of one version.
+
+    Example: `modelyard models show tree --version 2`
+    """
+    with backend(data, server, key) as work:
+        found = work.model(model) if version is None else work.version(model, version)
+    if as_json:
+        print_json(found)
+    elif version is None:
+        print_table(
+            ("Version", "Format", "Size", "Traffic", "Created", "Digest"),
+            ((v["version"], v["format"], size_text(v["size_bytes"]), _share(found, v["version"]), v["created_at"],
+              v["digest"][:12]) for v in found["versions"]),
+            "",
+        )  # fmt: skip
+    else:
+        print_version(found)
+
+
+def print_version(found: dict[str, Any]) -> None:
+    """A version for people."""
+    signature = found["signature"]
+    print_facts({
+        "Model": found["model"], "Version": found["version"], "Format": found["format"],
+        "Size": size_text(found["size_bytes"]), "Created": found["created_at"], "Digest": found["digest"],
+        "Inputs": "\n".join(map(_tensor, signature["inputs"])),
+        "Outputs": "\n".join(map(_tensor, signature["outputs"])),
+        "Metrics": found["metrics"], "Redacted": found["redaction"],
+    })  # fmt: skip
+
+
+def _tensor(spec: dict[str, Any]) -> str:
+    named = len(spec["columns"]) or len(spec["labels"])
+    return f"{spec['name']} {spec['datatype']} {spec['shape']}" + (f", {named} names" if named else "")
+
+
+def _share(model: dict[str, Any], version: str) -> str:
+    share = model["traffic"].get(version)
+    return "" if share is None else f"{share} %"

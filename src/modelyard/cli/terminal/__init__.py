@@ -1,0 +1,1 @@
+"""What the commands share towards the terminal: options, tables, progress, files of rows."""

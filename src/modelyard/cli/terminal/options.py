@@ -1,0 +1,45 @@
+"""Options that every command takes: where the data is, with which key, and whether a program reads along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", help="Data folder to work on. [default: $MODELYARD_DATA or modelyard-data]", metavar="DIR"),
+]
+Server = Annotated[
+    str | None, typer.Option("--server", help="Server to work with instead. [env: MODELYARD_SERVER]", metavar="URL")
+]
+KeyText = Annotated[
+    str | None, typer.Option("--key", help="API key for the server. [env: MODELYARD_KEY]", metavar="KEY")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+Model = Annotated[str | None, typer.Option("--model", help="Only this model.")]
+Version = Annotated[str | None, typer.Option("--version", help="Only this version.")]
+Client = Annotated[str | None, typer.Option("--client", help="Only this client.")]
+Endpoint = Annotated[str | None, typer.Option("--endpoint", help="Only this endpoint.")]
+Status = Annotated[str | None, typer.Option("--status", help="A status or class: 200, 4xx.")]
+Since = Annotated[str | None, typer.Option("--since", help="From then on: ISO 8601, or a duration ago (15m, 2h, 7d).")]
+Until = Annotated[str | None, typer.Option("--until", help="Before then: as --since.")]
+
+
+def filters(
+    model: str | None,
+    version: str | None,
+    client: str | None,
+    endpoint: str | None,
+    status: str | None,
+    since: str | None,
+    until: str | None,
+) -> dict[str, str]:
+    """The filters that were given, by the names of `GET /v1/predictions`."""
+    named = {
+        "model": model, "version": version, "client": client, "endpoint": endpoint,
+        "status": status, "since": since, "until": until,
+    }  # fmt: skip
+    return {name: text for name, text in named.items() if text}
