@@ -251,6 +251,31 @@ def _refusal(store: ArtifactStore, digest: str, folder: Path) -> UnavailableErro
     return None
 
 
+def test_everything_is_synced_before_the_rename_and_the_rename_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Power loss: files and their folders reach the disk before the digest's name does, the name before `put` ends."""
+    digest, folder = _source(tmp_path / "source")
+    store = FolderArtifactStore(tmp_path / "artifacts")
+    synced: list[str] = []
+    real_fsync, real_rename = os.fsync, os.rename
+
+    def fsync(handle: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{handle}"))
+        real_fsync(handle)
+
+    def rename(source: Any, target: Any, **named: Any) -> None:
+        inside = {str(path) for path in Path(source).rglob("*")} | {str(source)}
+        assert inside <= set(synced)
+        synced.clear()
+        real_rename(source, target, **named)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    store.put(digest, folder)
+    assert synced == [str(tmp_path / "artifacts" / digest[:2])]
+
+
 def test_a_sweep_leaves_a_living_put_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second process that opens the store while a put is under way does not take its folder away."""
     digest, folder = _source(tmp_path / "source")

@@ -150,11 +150,14 @@ def test_a_url_that_is_not_spoken_is_a_wrong_setting(url: str) -> None:
 
 def test_a_forked_child_has_connections_of_its_own(database: Database) -> None:
     """Parent and child both write after a fork, and the file stays whole."""
-    database.ping()
+    with database.read() as connection:
+        inherited = connection.connection.driver_connection
     child = os.fork()
     if child == 0:
         code = 1
         try:
+            with database.read() as connection:
+                assert connection.connection.driver_connection is not inherited
             with database.write() as connection:
                 connection.execute(insert(schema.spool_positions).values(file="child", offset=1))
             database.close()
