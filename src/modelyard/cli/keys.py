@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from modelyard.cli.backends import backend
 from modelyard.cli.terminal.options import AsJson, Data, KeyText, Server
-from modelyard.cli.terminal.output import print_facts, print_json, print_table, say
+from modelyard.cli.terminal.output import moment, print_facts, print_json, print_table, say
 
 app = typer.Typer(no_args_is_help=True, help="Issue, list and revoke API keys.")
 
@@ -16,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="Issue, list and revoke API keys.")
 @app.command()
 def create(
     client: Annotated[str, typer.Argument(help="Who the key belongs to; made if new.")],
-    scope: Annotated[list[str] | None, typer.Option(help="What it may do; repeatable. [default: predict]")] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="What it may do; repeatable. Default: predict.")] = None,
     models: Annotated[list[str] | None, typer.Option(help="Which models, as glob patterns; repeatable.")] = None,
     rate: Annotated[str | None, typer.Option(help="The client's rate, as count/unit (s, m, h, d).")] = None,
     expires: Annotated[str | None, typer.Option(help="When it ends, from now on: 12h, 30d.")] = None,
@@ -52,10 +53,9 @@ def list_(data: Data = None, server: Server = None, key: KeyText = None, as_json
         return
     print_table(
         ("Id", "Client", "Scopes", "Models", "Rate", "State", "Created", "Expires"),
-        ((k["id"], k["client"], " ".join(k["scopes"]), " ".join(k["models"]), k["rate"], k["state"], k["created_at"],
-          k["expires_at"]) for k in found),
+        map(_row, found),
         "There is no key yet. `modelyard keys create NAME` makes one.",
-    )  # fmt: skip
+    )
 
 
 @app.command()
@@ -76,3 +76,8 @@ def revoke(
         print_json(ended)
     else:
         say(f"The key {ended['id']} of {ended['client']} is revoked.")
+
+
+def _row(key: Mapping[str, Any]) -> tuple[str, ...]:
+    named = (key["id"], key["client"], " ".join(key["scopes"]), " ".join(key["models"]), key["rate"], key["state"])
+    return (*named, moment(key["created_at"]), moment(key["expires_at"]))

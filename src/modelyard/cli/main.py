@@ -45,9 +45,7 @@ class LazyCommands(TyperGroup):
             stand_in = typer.Typer()
             stand_in.command(name=cmd_name, help=help_text)(_nothing)
             return get_command(stand_in)
-        command = get_command(import_module(module).app)
-        command.name = cmd_name
-        return command
+        return _command(import_module(module), cmd_name)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Writes the help without importing any command."""
@@ -56,6 +54,17 @@ class LazyCommands(TyperGroup):
             super().format_help(ctx, formatter)
         finally:
             self._listing = False
+
+
+def _command(module: Any, name: str) -> Any:
+    """The module's `app`, or its function `<name>_command`."""
+    found = getattr(module, "app", None)
+    if found is None:
+        found = typer.Typer()
+        found.command()(getattr(module, f"{name}_command"))
+    command = get_command(found)
+    command.name = name
+    return command
 
 
 def _nothing() -> None:

@@ -8,7 +8,7 @@ import typer
 
 from modelyard.cli.backends import backend
 from modelyard.cli.terminal.options import AsJson, Data, KeyText, Server
-from modelyard.cli.terminal.output import print_facts, print_json, print_table, shares, size_text
+from modelyard.cli.terminal.output import moment, print_facts, print_json, print_table, shares, size_text
 
 app = typer.Typer(no_args_is_help=True, help="Show models and versions.")
 
@@ -49,12 +49,8 @@ def show(
     if as_json:
         print_json(found)
     elif version is None:
-        print_table(
-            ("Version", "Format", "Size", "Traffic", "Created", "Digest"),
-            ((v["version"], v["format"], size_text(v["size_bytes"]), _share(found, v["version"]), v["created_at"],
-              v["digest"][:12]) for v in found["versions"]),
-            "",
-        )  # fmt: skip
+        columns = ("Version", "Format", "Size", "Traffic", "Created", "Digest")
+        print_table(columns, (_row(found, version) for version in found["versions"]), "")
     else:
         print_version(found)
 
@@ -73,7 +69,12 @@ def print_version(found: dict[str, Any]) -> None:
 
 def _tensor(spec: dict[str, Any]) -> str:
     named = len(spec["columns"]) or len(spec["labels"])
-    return f"{spec['name']} {spec['datatype']} {spec['shape']}" + (f", {named} names" if named else "")
+    return f"{spec['name']} {spec['datatype']} {list(spec['shape'])}" + (f", {named} names" if named else "")
+
+
+def _row(model: dict[str, Any], version: dict[str, Any]) -> tuple[str, ...]:
+    about = (version["version"], version["format"], size_text(version["size_bytes"]))
+    return (*about, _share(model, version["version"]), moment(version["created_at"]), version["digest"][:12])
 
 
 def _share(model: dict[str, Any], version: str) -> str:

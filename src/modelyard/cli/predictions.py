@@ -26,7 +26,7 @@ from modelyard.cli.terminal.options import (
     Version,
     filters,
 )
-from modelyard.cli.terminal.output import print_json, print_table, progress, say
+from modelyard.cli.terminal.output import moment, print_json, print_table, progress, say
 from modelyard.core.errors import CommandError
 
 app = typer.Typer(no_args_is_help=True, help="Read the prediction log.")
@@ -69,7 +69,7 @@ def list_(
         return
     print_table(
         ("Id", "Time", "Client", "Endpoint", "Version", "Status", "Rows", "µs"),
-        ((r["id"], r["time"], r["client"], r["endpoint"], r["version"], r["status"], r["rows"],
+        ((r["id"], moment(r["time"]), r["client"], r["endpoint"], r["version"], r["status"], r["rows"],
           r["latency"]["total_us"]) for r in found),
         "No prediction matches.",
     )  # fmt: skip
@@ -125,7 +125,7 @@ def show(
 
 @app.command()
 def export(
-    out: Annotated[Path | None, typer.Option("--out", help="File to write. [default: standard output]")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write. Default: standard output.")] = None,
     form: Annotated[str, typer.Option("--format", help="jsonl or csv.")] = "jsonl",
     model: Model = None,
     version: Version = None,

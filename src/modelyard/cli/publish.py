@@ -21,7 +21,7 @@ app = typer.Typer()
 def publish(
     name: Annotated[str, typer.Argument(help="The model.")],
     source: Annotated[Path, typer.Argument(metavar="FILE_OR_FOLDER", help="What was trained.")],
-    version: Annotated[str | None, typer.Option("--version", help="Its name. [default: the next number]")] = None,
+    version: Annotated[str | None, typer.Option("--version", help="Its name. Default: the next number.")] = None,
     metrics: Annotated[Path | None, typer.Option(help="JSON file with training metrics.", metavar="FILE")] = None,
     example: Annotated[Path | None, typer.Option(help="JSON request that must work.", metavar="FILE")] = None,
     data: Data = None,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+import structlog
 
 from modelyard.app.folder import DataFolder
 from modelyard.app.services import open_services
@@ -22,12 +25,16 @@ from modelyard.http.forms.views import (
     one_key_view,
     version_view,
 )
+from modelyard.telemetry.logs import configure_logging
 
 
 class LocalBackend:
     """cli.backends.Backend over one data folder. Reading the log first brings in what waits in the spool."""
 
     def __init__(self, data: Path) -> None:
+        if not structlog.is_configured():
+            # Events go to standard error, so that `--json` owns standard output; refusals are said by the command.
+            configure_logging("debug" if os.environ.get("MODELYARD_DEBUG") == "1" else "error")
         self._services = open_services(load_settings(data=data))
         self._folder = DataFolder(data)
 

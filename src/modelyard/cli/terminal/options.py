@@ -9,13 +9,13 @@ import typer
 
 Data = Annotated[
     Path | None,
-    typer.Option("--data", help="Data folder to work on. [default: $MODELYARD_DATA or modelyard-data]", metavar="DIR"),
+    typer.Option("--data", help="Data folder to work on. Default: $MODELYARD_DATA, or modelyard-data.", metavar="DIR"),
 ]
 Server = Annotated[
-    str | None, typer.Option("--server", help="Server to work with instead. [env: MODELYARD_SERVER]", metavar="URL")
+    str | None, typer.Option("--server", help="Server to work with instead. Also MODELYARD_SERVER.", metavar="URL")
 ]
 KeyText = Annotated[
-    str | None, typer.Option("--key", help="API key for the server. [env: MODELYARD_KEY]", metavar="KEY")
+    str | None, typer.Option("--key", help="API key for the server. Also MODELYARD_KEY.", metavar="KEY")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 

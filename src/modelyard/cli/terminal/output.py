@@ -41,7 +41,7 @@ def print_facts(facts: Mapping[str, Any]) -> None:
     """Names and values, one a line; those without a value are left out."""
     table = Table.grid(padding=(0, 2))
     for name, value in facts.items():
-        if value not in (None, "", [], {}):
+        if value not in (None, "", [], {}, ()):
             table.add_row(Text(name, style="bold"), Text(cell(value)))
     Console().print(table)
 
@@ -59,6 +59,11 @@ def cell(value: Any) -> str:
         return f"{value:.6g}"
     text = value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def moment(text: str | None) -> str:
+    """A time of an answer to the second, for tables; UTC."""
+    return "" if text is None else text[:19].replace("T", " ")
 
 
 def shares(weights: Mapping[str, int]) -> str:
