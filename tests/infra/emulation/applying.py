@@ -1,0 +1,175 @@
+"""Applies a stack from an empty account on the emulator, in the documented steps, and keeps what happened."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from infraproof.combinations import REGION, Stack
+from infraproof.plan import without_keys
+from infraproof.terraform import INFRA, Completed, Workspace
+
+from emulation.created import create_call
+from emulation.emulator import Emulator
+
+PARALLELISM = "-parallelism=30"
+NO_CHANGES, CHANGES = 0, 2
+#: Values the emulator lacks a call for (user groups, restore testing plans), so the other value is applied and plans
+#: with checks prove the lacking one; and what lets a test clean up after itself.
+EMULATED: dict[str, Any] = {
+    "region": REGION,
+    "valkey": "node",
+    "valkey_access": "network",
+    "backup": {"restore_test": False},
+    "deletion_protection": False,
+}
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One managed resource instance of a state: its address, its type, its values and whether a call made it."""
+
+    address: str
+    type: str
+    values: dict[str, Any]
+    schema_only: bool
+
+
+@dataclass
+class Applied:
+    """A stack on the emulator: every step's time in seconds, its state and the requests that made it."""
+
+    stack: Stack
+    emulator: Emulator
+    workspace: Workspace
+    seconds: dict[str, float] = field(default_factory=dict)
+    drift: int = -1
+    drift_text: str = ""
+    instances: list[Instance] = field(default_factory=list)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+
+    def unproven(self) -> dict[str, str]:
+        """Address -> reason, for each resource that no create call on the emulator made."""
+        reasons = {
+            i.address: "schema only: the emulating provider sent no call" for i in self.instances if i.schema_only
+        }
+        real = [i for i in self.instances if not i.schema_only]
+        for kind, count in Counter(i.type for i in real).items():
+            call = create_call(kind)
+            if call is None:
+                reasons.update({i.address: f"no create call is known for {kind}" for i in real if i.type == kind})
+                continue
+            seen = sum(1 for entry in self.requests if answered(entry) and call.fullmatch(named(entry)))
+            if seen < count:
+                text = f"{seen} of {count} create calls on record"
+                reasons.update({i.address: text for i in real if i.type == kind})
+        return reasons
+
+    def left(self) -> list[str]:
+        """What is still in the state after a destroy."""
+        return state_addresses(self.workspace)
+
+
+def answered(entry: dict[str, Any]) -> bool:
+    """True when the emulator took the request."""
+    return int(entry["status"]) < 300
+
+
+def named(entry: dict[str, Any]) -> str:
+    """`service action` of a request, as the create calls are written."""
+    return f"{entry['service']} {entry['action']}"
+
+
+def prepared(stack: Stack, emulator: Emulator, folder: Path, cli: str) -> Applied:
+    """Bootstrap an empty account and initialise the stack with the state bucket that bootstrap made."""
+    target = folder / "infra"
+    shutil.copytree(INFRA, target, ignore=shutil.ignore_patterns(".terraform", ".terraform.lock.hcl", "*.tfstate*"))
+    workspace = Workspace(target, cli, emulator.environment())
+    applied = Applied(stack.but("emulated", **EMULATED), emulator, workspace)
+    workspace.init(chdir="bootstrap")
+    region = f"-var=region={REGION}"
+    done = workspace.run("apply", "-auto-approve", "-input=false", "-no-color", PARALLELISM, region, chdir="bootstrap")
+    applied.seconds["bootstrap"] = done.checked(f"bootstrap of {stack.name}").seconds
+    backend = workspace.run("output", "-raw", "backend_config", chdir="bootstrap").checked("bootstrap's output").output
+    (target / "backend.hcl").write_text(backend)
+    # Only because the emulator answers under one host name: buckets as a path instead of a host.
+    workspace.init("-backend-config=backend.hcl", "-backend-config=use_path_style=true")
+    return applied
+
+
+def apply(applied: Applied, label: str, **variables: Any) -> None:
+    """One `terraform apply` with the stack's variables and these changes, its time under `label`."""
+    done = command(applied, "apply", "-auto-approve", PARALLELISM, **variables)
+    applied.seconds[label] = done.checked(f"{label} of {applied.stack.name}").seconds
+
+
+def command(applied: Applied, verb: str, *arguments: str, **variables: Any) -> Completed:
+    """Run a Terraform command that takes the stack's variables."""
+    file = applied.workspace.variable_file({**applied.stack.variables, **variables})
+    return applied.workspace.run(verb, "-json", "-input=false", *arguments, *applied.stack.arguments(), file)
+
+
+def apply_from_nothing(stack: Stack, emulator: Emulator, folder: Path, cli: str) -> Applied:
+    """Bootstrap, apply without an image, apply with one, plan again; then read state, outputs and requests."""
+    applied = prepared(stack, emulator, folder, cli)
+    apply(applied, "apply without image", image=None)
+    apply(applied, "apply with image")
+    again = command(applied, "plan", "-detailed-exitcode")
+    applied.drift, applied.drift_text = again.code, changes_in(again.output)
+    applied.seconds["second plan"] = again.seconds
+    applied.instances = instances(applied.workspace)
+    shown = applied.workspace.run("output", "-json").checked("outputs").output
+    applied.outputs = {name: body["value"] for name, body in json.loads(shown[shown.index("{") :]).items()}
+    applied.requests = emulator.requests()
+    return applied
+
+
+def changes_in(output: str) -> str:
+    """What a plan would change, one line a resource, from its line-delimited JSON."""
+    found = []
+    for line in output.splitlines():
+        message = json.loads(line) if line.startswith("{") else {}
+        if message.get("type") in ("planned_change", "resource_drift"):
+            change = message["change"]
+            found.append(f"{message['type']}: {change['action']} {change['resource']['addr']}")
+    return "\n".join(found)
+
+
+def destroy(applied: Applied) -> Completed:
+    """Destroy the stack; the time is kept under `destroy`."""
+    done = command(applied, "destroy", "-auto-approve", PARALLELISM)
+    applied.seconds["destroy"] = done.seconds
+    return done
+
+
+def pulled(workspace: Workspace) -> dict[str, Any]:
+    """The state as Terraform keeps it, with private data."""
+    text = workspace.run("state", "pull").checked("state pull").output
+    loaded: dict[str, Any] = json.loads(text[text.index("{") :])
+    return loaded
+
+
+def state_addresses(workspace: Workspace) -> list[str]:
+    """The managed resources in the state, without keys."""
+    return [without_keys(instance.address) for instance in instances(workspace)]
+
+
+def instances(workspace: Workspace) -> list[Instance]:
+    """Every managed instance of the state with the mark that the emulating provider leaves when it sent no call."""
+    found = []
+    for resource in pulled(workspace).get("resources", []):
+        if resource["mode"] != "managed":
+            continue
+        prefix = f"{resource['module']}." if "module" in resource else ""
+        for item in resource["instances"]:
+            key = f"[{json.dumps(item['index_key'])}]" if "index_key" in item else ""
+            private = base64.b64decode(item.get("private") or "").decode(errors="replace")
+            address = f"{prefix}{resource['type']}.{resource['name']}{key}"
+            found.append(Instance(address, resource["type"], item["attributes"], "schema-only" in private))
+    return found

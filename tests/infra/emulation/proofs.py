@@ -1,0 +1,31 @@
+"""Turns an applied stack into the rows of the proof's tables, and says what the emulator is known to lack."""
+
+from __future__ import annotations
+
+from infraproof.results import Results
+
+from emulation.applying import Applied
+
+#: Address part -> why the emulator can't show its create call. Everything else that lacks one fails the proof.
+KNOWN_GAPS: dict[str, str] = {}
+
+
+def unexpected_leftovers(unproven: dict[str, str]) -> dict[str, str]:
+    """The unproven resources that no known gap explains."""
+    return {address: reason for address, reason in unproven.items() if not any(gap in address for gap in KNOWN_GAPS)}
+
+
+def record_applied(results: Results, applied: Applied) -> None:
+    """Keep the figures of one applied stack, and its unproven resources with their reasons."""
+    unproven = applied.unproven()
+    results.add(
+        "applied",
+        applied.stack.name,
+        resources=len(applied.instances),
+        proven=len(applied.instances) - len(unproven),
+        drift=applied.drift,
+        seconds={name: round(value, 1) for name, value in applied.seconds.items()},
+    )
+    for address, reason in unproven.items():
+        known = next((text for gap, text in KNOWN_GAPS.items() if gap in address), reason)
+        results.add("unproven", address, reason=known)

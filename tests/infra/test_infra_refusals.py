@@ -1,0 +1,48 @@
+"""Wrong variables are refused at plan time, each with the sentence that says what to write instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from infraproof.combinations import combination
+from infraproof.planner import Planner
+
+GOOD = combination("ecs-fargate", "postgres")
+TAGGED = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/modelyard:latest"
+
+REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown compute": ({"compute": "kubernetes"}, 'compute must be "ecs-fargate"'),
+    "unknown database": ({"database": "oracle"}, 'database must be "postgres", "mysql" or "dynamodb".'),
+    "retention below a day": ({"retention_days": 0}, "retention_days must be a whole number of days, at least 1"),
+    "image by a tag": ({"image": TAGGED}, "image must name an ECR image by its digest"),
+    "budget of nothing": ({"monthly_budget_usd": 0}, "monthly_budget_usd must be above 0"),
+    "e-mail that is none": ({"alert_emails": ["operations"]}, "alert_emails must hold at least one e-mail address"),
+    "nobody to alert": ({"alert_emails": []}, "alert_emails must hold at least one e-mail address"),
+    "range too small": ({"network": {"cidr": "10.0.0.0/26"}}, "network.cidr is too small for the subnets"),
+    "production alone": (
+        {"environment": "production", "high_availability": False},
+        "high_availability = false is refused in production",
+    ),
+    "domain without a zone": ({"domain": {"name": "api.example.com"}}, "domain needs zone_id, the Route 53 zone"),
+    "production in the clear": ({"environment": "production"}, "domain is required in production"),
+    "spool that freezes": (
+        {"compute": "lambda", "journal_durability": "process"},
+        'journal_durability = "process" is refused with compute = "lambda"',
+    ),
+    "release in place": ({"release": {"strategy": "ROLLING"}}, "release.strategy must be BLUE_GREEN"),
+    "a plan without a rate": (
+        {"clients": {"free": {"rate_per_second": 0, "burst": 1}}},
+        "clients needs at least one tier",
+    ),
+    "unknown counter": ({"valkey": "redis"}, 'valkey must be "node", "serverless" or "none"'),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS, ids=str)
+def test_wrong_variables_are_refused_with_a_sentence(case: str, planner: Planner) -> None:
+    """The plan fails, and exactly because of the sentence that names the variable and what it may hold."""
+    variables, sentence = REFUSALS[case]
+    errors = planner.refused(GOOD.but(case, **variables))
+    assert any(sentence in error for error in errors), f"expected {sentence!r} among {errors}"
+    assert all("Invalid value for variable" in error for error in errors), errors
