@@ -14,7 +14,9 @@ resource "aws_ecs_service" "this" {
   enable_execute_command             = false
   enable_ecs_managed_tags            = true
   propagate_tags                     = "SERVICE"
-  wait_for_steady_state              = true
+  # Terraform doesn't wait for tasks: a service that can't start yet (its database user or first key is still missing) would
+  # hold the apply for half an hour and leave the service tainted. Alarms, circuit breaker and release tool watch it.
+  wait_for_steady_state = false
   # The release tool moves this tag to the revision it was made from; see output release_required.
   tags = merge(var.tags, { ReleasedRevision = aws_ecs_task_definition.this.arn })
 
