@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ OVERRIDES = "modelyard.json"
 MAX_OVERRIDES_BYTES = 64 * 1024 * 1024
 SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "sklearn": ".skops"}
 """A file that is published alone is stored as `model` with the suffix of its format, whatever it was called."""
+ABANDONED_S = 86_400.0
+"""A staging folder of this age belongs to a publish that was killed."""
 MAX_TRIES = 5
 """How often a free number is looked for while others publish the same model."""
 
@@ -194,11 +196,19 @@ class Publisher:
         """A folder of this process's user alone, gone afterwards."""
         root = self._settings.data / "staging"
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._sweep(root)
         folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root))
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _sweep(self, root: Path) -> None:
+        """Deletes what a killed publish left. By age, not by process: another container may share the folder."""
+        for folder in root.iterdir():
+            with suppress(OSError):
+                if self._clock.now() - folder.stat().st_mtime > ABANDONED_S:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_name(field: str, name: str) -> None:

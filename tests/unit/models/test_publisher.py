@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,15 @@ def test_a_source_that_is_not_there_is_named(yard: Yard, tmp_path: Path) -> None
         yard.publisher.publish("tree", tmp_path / "nothing.onnx")
     assert refused.value.code == "parameter_invalid"
     assert str(tmp_path) not in refused.value.message
+
+
+def test_what_a_killed_publish_left_is_swept(yard: Yard, tmp_path: Path) -> None:
+    """A staging folder of more than a day is deleted by the next publish; a young one may be at work and stays."""
+    staging = yard.settings.data / "staging"
+    for name, age_s in (("old", 90_000), ("young", 60)):
+        (staging / name).mkdir(parents=True)
+        (staging / name / "weights").write_bytes(b"x")
+        then = time.time() - age_s
+        os.utime(staging / name, (then, then))
+    yard.publisher.publish("tree", _file(tmp_path))
+    assert [path.name for path in staging.iterdir()] == ["young"]
