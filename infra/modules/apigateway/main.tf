@@ -82,7 +82,7 @@ resource "aws_api_gateway_deployment" "this" {
   triggers = {
     contract = sha256(local.contract)
     body     = sha256(aws_api_gateway_rest_api.this.body)
-    api      = sha256(jsonencode([aws_api_gateway_rest_api.this.binary_media_types, aws_api_gateway_rest_api.this.api_key_source, aws_api_gateway_rest_api.this.disable_execute_api_endpoint]))
+    endpoint = tostring(var.domain != null)
     answers  = sha256(jsonencode([for key in sort(keys(aws_api_gateway_gateway_response.this)) : [key, aws_api_gateway_gateway_response.this[key].status_code, aws_api_gateway_gateway_response.this[key].response_templates, aws_api_gateway_gateway_response.this[key].response_parameters]]))
   }
 
