@@ -231,7 +231,7 @@ variable "high_availability" {
 }
 
 variable "deletion_protection" {
-  description = "Database, tables, load balancer, buckets and vault refuse to go. Set to false and apply before terraform destroy."
+  description = "Database, tables, load balancer and full buckets refuse to go. Set to false and apply before terraform destroy."
   type        = bool
   default     = true
 }
@@ -322,11 +322,12 @@ variable "scaling" {
 }
 
 variable "backup" {
-  description = "AWS Backup: vault lock (governance, compliance, off), days that recovery points are kept, monthly restore test."
+  description = "AWS Backup: vault lock (governance, compliance, off), days that recovery points are kept, monthly restore test, and whether destroying the stack also destroys its recovery points."
   type = object({
-    vault_lock   = optional(string, "governance")
-    keep_days    = optional(number, 35)
-    restore_test = optional(bool, true)
+    vault_lock         = optional(string, "governance")
+    keep_days          = optional(number, 35)
+    restore_test       = optional(bool, true)
+    destroy_with_stack = optional(bool, false)
   })
   default = {}
 
@@ -337,6 +338,10 @@ variable "backup" {
   validation {
     condition     = var.backup.keep_days >= 7 && var.backup.keep_days <= 365
     error_message = "backup.keep_days must lie between 7 and 365."
+  }
+  validation {
+    condition     = !(var.backup.destroy_with_stack && (var.deletion_protection || var.backup.vault_lock == "compliance"))
+    error_message = "backup.destroy_with_stack needs deletion_protection = false and a vault lock other than \"compliance\", which nobody can lift."
   }
 }
 

@@ -10,9 +10,10 @@ locals {
 }
 
 resource "aws_backup_vault" "this" {
-  name          = var.names.backup_vault
-  kms_key_arn   = var.key_arns["database"]
-  force_destroy = !var.deletion_protection
+  name        = var.names.backup_vault
+  kms_key_arn = var.key_arns["database"]
+  # A vault that holds recovery points refuses to go unless that was asked for: copies should outlive a mistaken destroy.
+  force_destroy = var.backup.destroy_with_stack
   tags          = var.tags
 }
 

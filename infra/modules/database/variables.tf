@@ -68,11 +68,12 @@ variable "proxied" {
 }
 
 variable "backup" {
-  description = "AWS Backup: vault lock (governance, compliance, off), days kept, restore test."
+  description = "AWS Backup: vault lock (governance, compliance, off), days kept, restore test, recovery points destroyed with the stack."
   type = object({
-    vault_lock   = string
-    keep_days    = number
-    restore_test = bool
+    vault_lock         = string
+    keep_days          = number
+    restore_test       = bool
+    destroy_with_stack = optional(bool, false)
   })
 
   validation {
