@@ -63,7 +63,7 @@ async def _main(settings: Settings, handles: Handles) -> None:
     board = Board(folder.board)
     board.join(handles.slot)
     services = open_services(settings)
-    writer = SpoolWriter(folder.spool, epoch := new_epoch(), settings.journal, clock)
+    writer = SpoolWriter(folder.spool, epoch := new_epoch(), settings.journal, clock, broken=_end_process)
     next_id = PredictionIds(epoch).next
     counter = SharedGcra.attach(handles.counter_fd, clock, on_failure=settings.limits.on_failure)
     with (

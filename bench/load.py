@@ -1,0 +1,72 @@
+"""One measurement: wrk on its own core against one target."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench.servers import CLIENT_CORE, Target
+
+SCRIPT = """
+wrk.method = "POST"
+wrk.body = [==[%s]==]
+%s
+done = function(summary, latency, requests)
+  io.stderr:write(string.format(
+    '{"requests":%%d,"seconds":%%f,"p50_us":%%f,"p95_us":%%f,"p99_us":%%f,"errors":%%d}',
+    summary.requests, summary.duration / 1e6, latency:percentile(50), latency:percentile(95), latency:percentile(99),
+    summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.status + summary.errors.timeout))
+end
+"""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One pass. `errors` counts answers other than 2xx or 3xx and broken connections; a pass with any is void."""
+
+    requests_per_s: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    errors: int
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def measure(target: Target, body: str, connections: int, seconds: float, folder: Path) -> Measured:
+    """One pass of wrk with so many connections, after a second of warm-up."""
+    headers = "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in target.headers.items())
+    script = folder / "load.lua"
+    script.write_text(SCRIPT % (body, headers + 'wrk.headers["content-type"] = "application/json"'))
+    _wrk(target.url, script, connections, 1)
+    out = _wrk(target.url, script, connections, seconds)
+    found = json.loads(out[out.index("{") :])
+    if found["errors"]:
+        raise RuntimeError(f"{found['errors']} requests failed against {target.url}")
+    return Measured(
+        found["requests"] / found["seconds"],
+        found["p50_us"] / 1e3,
+        found["p95_us"] / 1e3,
+        found["p99_us"] / 1e3,
+        found["errors"],
+    )
+
+
+def _wrk(url: str, script: Path, connections: int, seconds: float) -> str:
+    command = [
+        "taskset",
+        "-c",
+        CLIENT_CORE,
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds:g}s",
+        "-s",
+        str(script),
+        url,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60)
+    return done.stderr
