@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from asgi import Reply, call
 from fastapi import FastAPI
+from yard_support import Yard
 
-from conftest import Yard
 from modelyard.core.errors import PublishError
 from modelyard.http.management import TABLES, add_routes
 from modelyard.http.routes.gate import MAX_JSON_BODY_BYTES, GatedRoute, RouteTable

@@ -17,6 +17,9 @@ Advance = Callable[[int], None]
 """Says that so many more units are done."""
 
 
+PIPE_COLUMNS = 200
+
+
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     sys.stdout.write(orjson.dumps(value, default=str, option=orjson.OPT_APPEND_NEWLINE).decode())
@@ -25,7 +28,7 @@ def print_json(value: Any) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
     """A table, or the sentence `empty`. Texts are shown as they are: no markup of theirs is obeyed."""
     shown = [[cell(value) for value in row] for row in rows]
-    console = Console()
+    console = _console()
     if not shown:
         console.print(Text(empty, style="dim"))
         return
@@ -43,12 +46,18 @@ def print_facts(facts: Mapping[str, Any]) -> None:
     for name, value in facts.items():
         if value not in (None, "", [], {}, ()):
             table.add_row(Text(name, style="bold"), Text(cell(value)))
-    Console().print(table)
+    _console().print(table)
 
 
 def say(sentence: str) -> None:
     """One line for people, on standard output."""
-    Console().print(Text(sentence), soft_wrap=True)
+    _console().print(Text(sentence), soft_wrap=True)
+
+
+def _console() -> Console:
+    """Standard output: as wide as the terminal, wide enough for a whole row where it is none."""
+    console = Console()
+    return console if console.is_terminal else Console(width=PIPE_COLUMNS)
 
 
 def cell(value: Any) -> str:

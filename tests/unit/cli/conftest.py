@@ -1,0 +1,36 @@
+"""The command line on a fresh data folder, with nothing of the caller's environment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from cli_support import Run
+from typer.testing import CliRunner, Result
+
+from modelyard.cli.main import app
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No MODELYARD_* of the caller, and no logging set up for the next test."""
+    for name in ("DATA", "SERVER", "KEY", "DEBUG", "CONFIG"):
+        monkeypatch.delenv(f"MODELYARD_{name}", raising=False)
+    before = structlog.get_config() if structlog.is_configured() else None
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    yield
+    structlog.reset_defaults()
+    if before is not None:
+        structlog.configure(**before)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs a command on the folder `tmp_path/data`; refusals stay in `result.exception`."""
+
+    def call(*arguments: str, input: bytes | None = None) -> Result:
+        return CliRunner().invoke(app, [*arguments, "--data", str(tmp_path / "data")], input=input)
+
+    return call
