@@ -47,6 +47,7 @@ module "iam" {
   repository_arn         = local.repository_arn
   login_resource_id      = module.database.login_resource_id
   database_resource_id   = module.database.database_resource_id
+  analysts               = var.analysts
   create_config_role     = var.account.config == "create"
   create_gateway_role    = var.account.api_gateway_logging == "create"
   create_access_analyzer = var.account.access_analyzer == "create"

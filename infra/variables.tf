@@ -386,6 +386,17 @@ variable "clients" {
   }
 }
 
+variable "analysts" {
+  description = "ARNs of people's roles or users who may read the prediction log, with a second factor; empty: nobody may."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for a in var.analysts : can(regex("^arn:[a-z-]+:iam::[0-9]{12}:(role|user)/.+$", a))])
+    error_message = "analysts must hold ARNs of roles or users, e.g. [\"arn:aws:iam::123456789012:role/analysts\"], never a whole account."
+  }
+}
+
 variable "cost_allocation_tags" {
   description = "Activate the tags Project and Environment in the bill. Off at first: only the paying account may, and only a day after the tags were first seen."
   type        = bool

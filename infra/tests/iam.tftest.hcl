@@ -25,6 +25,7 @@ variables {
   repository_arn         = "arn:aws:ecr:eu-central-1:123456789012:repository/modelyard"
   login_resource_id      = "db-ABC"
   database_resource_id   = "db-ABC"
+  analysts               = []
   create_config_role     = true
   create_gateway_role    = true
   create_access_analyzer = true
@@ -74,6 +75,32 @@ run "roles_follow_the_choice" {
     condition     = length([for s in jsondecode(aws_iam_role_policy.this["function"].policy).Statement : s if s.Sid == "Counters"]) == 1
     error_message = "Without Valkey the function may count in its table."
   }
+}
+
+run "only_named_analysts_may_read" {
+  command = plan
+  module {
+    source = "./modules/iam"
+  }
+  variables {
+    analysts = ["arn:aws:iam::123456789012:role/analysts"]
+  }
+
+  assert {
+    condition     = jsondecode(aws_iam_role_policy.database_login["analytics"].policy).Statement[0].Resource == "arn:aws:rds-db:eu-central-1:123456789012:dbuser:db-ABC/modelyard_reader"
+    error_message = "Analysts sign in as the reader."
+  }
+}
+
+run "a_whole_account_is_no_analyst" {
+  command = plan
+  module {
+    source = "./modules/iam"
+  }
+  variables {
+    analysts = ["arn:aws:iam::123456789012:root"]
+  }
+  expect_failures = [var.analysts]
 }
 
 run "unknown_compute_and_database_are_refused" {

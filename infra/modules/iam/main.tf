@@ -11,7 +11,8 @@ locals {
   role_arns = { for purpose, name in local.role_name : purpose => "${local.arn}:iam::${var.context.account_id}:role/${name}" }
 
   purposes = toset(concat(
-    ["deploy_hook", "key_sync", "trail", "backup", "analytics"],
+    ["deploy_hook", "key_sync", "trail", "backup"],
+    length(var.analysts) > 0 ? ["analytics"] : [],
     local.on_ecs ? ["execution", "task", "ecs_infrastructure", "hook_invoker"] : ["function", "codedeploy"],
     var.compute == "ecs-ec2" ? ["instance"] : [],
     local.rds ? ["rds_monitoring"] : [],
@@ -63,7 +64,7 @@ resource "aws_iam_role_policy" "this" {
 
 # Signing in to the database needs the identifier that RDS gives it, the one thing here that isn't known at plan time.
 resource "aws_iam_role_policy" "database_login" {
-  for_each = local.rds ? toset([local.on_ecs ? "task" : "function", "analytics"]) : toset([])
+  for_each = local.rds ? setintersection(local.purposes, ["task", "function", "analytics"]) : toset([])
 
   name = "database-login"
   role = aws_iam_role.this[each.key].id

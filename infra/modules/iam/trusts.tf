@@ -84,7 +84,7 @@ locals {
     }
     analytics = {
       why       = "People who analyse the prediction log: read only, with a second factor"
-      principal = { AWS = "${local.arn}:iam::${var.context.account_id}:root" }
+      principal = { AWS = var.analysts }
       condition = { Bool = { "aws:MultiFactorAuthPresent" = "true" } }
     }
   }

@@ -74,6 +74,16 @@ variable "database_resource_id" {
   type        = string
 }
 
+variable "analysts" {
+  description = "ARNs of people's roles or users who may read the prediction log; empty: the role isn't made."
+  type        = list(string)
+
+  validation {
+    condition     = alltrue([for a in var.analysts : can(regex(":(role|user)/", a))])
+    error_message = "analysts must hold ARNs of roles or users, never a whole account."
+  }
+}
+
 variable "create_config_role" {
   description = "Make the role of the AWS Config recorder."
   type        = bool
