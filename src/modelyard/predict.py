@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Any, Protocol
 
 from modelyard.auth.scopes import Scope
@@ -20,13 +21,14 @@ from modelyard.batching.batcher import Batcher
 from modelyard.codec.compression import compress, decompress
 from modelyard.core.call import Answer, Call, ErrorRenderer, RateState
 from modelyard.core.errors import (
+    DeadlineError,
     InternalError,
     LimitError,
     ModelyardError,
     OverloadError,
-    DeadlineError,
     UnavailableError,
 )
+from modelyard.core.events import Event
 from modelyard.core.settings import Settings
 from modelyard.core.types import (
     AnswerContext,
@@ -44,6 +46,7 @@ from modelyard.journal.record import RecordHeader
 from modelyard.limits.admission import Permits
 from modelyard.limits.ports import RateCounter
 from modelyard.routing.table import Route, RoutingTable
+from modelyard.telemetry.logs import emit
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 OFF_LOOP_BYTES = 256 * 1024
@@ -190,6 +193,9 @@ class Predictor:
         except ModelyardError as error:
             self._refuse(call, error, request_id, rate)
             return
+        except Exception:
+            self._refuse(call, _broken(request_id), request_id, rate)
+            return
         prediction = Prediction(call, self._codecs[call.surface], prediction_id, request_id, principal, rate, route)
         prediction.deadline_s = prediction.submitted_s + self._timeout_s
         prediction.permit = self._permits.take()
@@ -210,17 +216,23 @@ class Predictor:
     def settle(self, jobs: Sequence[Any]) -> None:
         """Ends jobs: seal each answer, one write, then (as durable as promised) the answers. Never raises."""
         turn: list[Prediction] = [job for job in jobs if not job.settled]
+        if not turn:
+            return
         parts: list[bytes] = []
         for prediction in turn:
             prediction.settled = True
-            self._seal(prediction, parts)
             if prediction.permit:
                 self._permits.release()
+            try:
+                self._seal(prediction, parts)
+            except Exception:
+                self._seal_broken(prediction, parts)
         try:
             self._journal.append(parts)
-        except ModelyardError as error:
+        except Exception as error:
+            refusal = error if isinstance(error, ModelyardError) else _broken(turn[0].request_id)
             for prediction in turn:
-                prediction.error = error
+                prediction.error = refusal
                 self._render(prediction)
             self._deliver(turn)
             return
@@ -267,7 +279,10 @@ class Predictor:
         if result.inputs:
             self._batcher.submit(prediction)
             return
-        prediction.answer_items_only()
+        try:
+            prediction.answer_items_only()
+        except Exception:
+            prediction.error = _broken(prediction.request_id)
         self._batcher.finish(prediction)
 
     def take(self, principal: Principal) -> RateState:
@@ -344,10 +359,22 @@ class Predictor:
         )  # fmt: skip
         parts.extend(encode_frame(header, call.body, prediction.encoded.body))
 
+    def _seal_broken(self, prediction: Prediction, parts: list[bytes]) -> None:
+        """The answer could not be made or framed: the caller hears that, and the record too if it can be written."""
+        prediction.error = _broken(prediction.request_id)
+        with suppress(Exception):
+            self._seal(prediction, parts)
+            return
+        prediction.call.accept_encoding = None
+        self._render(prediction)
+
     def _deliver(self, turn: Sequence[Prediction]) -> None:
         for prediction in turn:
             self.in_flight.discard(prediction)
-            prediction.call.answer(prediction.answer)
+            try:
+                prediction.call.answer(prediction.answer)
+            except Exception:  # of one connection, which hurts no other
+                _broken(prediction.request_id)
 
 
 def _request_id(call: Call, prediction_id: str) -> str:
@@ -356,6 +383,12 @@ def _request_id(call: Call, prediction_id: str) -> str:
     if given is not None and REQUEST_ID.fullmatch(given):
         return given.decode("ascii")
     return prediction_id
+
+
+def _broken(request_id: str) -> ModelyardError:
+    """Our fault, logged with its traceback under the request's id; called while the exception is handled."""
+    emit(Event.REQUEST_FAILED, "error", request_id=request_id, exc_info=True)
+    return InternalError("internal", "Something broke here; the log has it under the request id.")
 
 
 def _timeout(timeout_s: float) -> ModelyardError:

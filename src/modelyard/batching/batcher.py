@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
+from time import perf_counter
 
 from modelyard.batching.lane import Lane
 from modelyard.batching.ports import Job, Settle
@@ -12,6 +13,9 @@ from modelyard.batching.run import Outcome, run_jobs
 from modelyard.core.errors import InternalError, ModelyardError
 from modelyard.core.settings import BatchingSettings
 from modelyard.core.types import Servable
+
+FORGET_AFTER_S = 60.0
+"""A lane that ran nothing for this long may go: its version can be freed then."""
 
 
 class Batcher:
@@ -38,6 +42,8 @@ class Batcher:
         lane = self._lanes.get(id(job.servable))
         if lane is None or lane.servable is not job.servable:
             lane = self._open_lane(job.servable)
+        if lane.running and lane.waiting and lane.waiting[0].over:
+            self._finished += lane.shed()
         lane.waiting.append(job)
         if not lane.running and len(lane.waiting) == 1:
             self._awake.append(lane)
@@ -49,8 +55,11 @@ class Batcher:
         self._schedule()
 
     def _open_lane(self, servable: Servable) -> Lane:
-        """A lane for a new version; lanes that are empty go, so that old versions can be freed."""
-        self._lanes = {key: lane for key, lane in self._lanes.items() if lane.waiting or lane.running}
+        """A lane for a new version; lanes that rested for long go, so that old versions can be freed."""
+        since_s = perf_counter() - FORGET_AFTER_S
+        self._lanes = {
+            key: lane for key, lane in self._lanes.items() if lane.waiting or lane.running or lane.used_s > since_s
+        }
         lane = Lane(servable, self._settings.max_rows, self._settings.max_loop_run_us)
         self._lanes[id(servable)] = lane
         return lane
@@ -81,18 +90,31 @@ class Batcher:
                 self._awake.append(lane)
                 self._schedule()
         else:
-            lane.running = True
-            future = self._executor.submit(run_jobs, batch)
-            future.add_done_callback(
-                lambda done: self._loop.call_soon_threadsafe(self._returned, lane, batch, done.result())
-            )
+            self._send_off(lane, batch)
 
-    def _returned(self, lane: Lane, batch: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+    def _send_off(self, lane: Lane, batch: Sequence[Job]) -> None:
+        try:
+            future = self._executor.submit(run_jobs, batch)
+        except RuntimeError:  # it takes nothing more: the process is about to end
+            self._fail(batch)
+            return
+        lane.running = True
+        future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._returned, lane, batch, done))
+
+    def _returned(self, lane: Lane, batch: Sequence[Job], done: Future[list[Outcome]]) -> None:
         lane.running = False
-        self._apply(lane, batch, outcomes)
+        if done.exception() is None:
+            self._apply(lane, batch, done.result())
+        else:  # not even an Exception: a model that wanted to end the process
+            self._fail(batch)
         if lane.waiting:
             self._awake.append(lane)
         self._schedule()
+
+    def _fail(self, batch: Sequence[Job]) -> None:
+        for job in batch:
+            job.fail(InternalError("internal", "The model could not be run."))
+        self._finished += batch
 
     def _apply(self, lane: Lane, batch: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
         """Gives each job its own outcome; one that cannot take it fails alone."""
@@ -108,4 +130,4 @@ class Batcher:
             except Exception:
                 job.fail(InternalError("internal", "The answer could not be made."))
             self._finished.append(job)
-        lane.note_run((outcomes[-1][2] - outcomes[0][1]) * 1e6)
+        lane.note_run(outcomes[0][1], outcomes[-1][2])

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
+from time import perf_counter
 
 from modelyard.batching.ports import Job
+from modelyard.core.events import Event
 from modelyard.core.types import Servable
+from modelyard.telemetry.logs import emit
 
 RETURN_AFTER_RUNS = 64
 """Fast runs in a row before a version that left the loop comes back: one slow run (a page fault, a busy machine)
@@ -19,6 +22,7 @@ class Lane:
         self.servable = servable
         self.waiting: deque[Job] = deque()
         self.running = False
+        self.used_s = perf_counter()
         self.in_loop = servable.profile.in_loop
         self._batched = servable.profile.batched
         self._may_return = servable.profile.in_loop
@@ -46,17 +50,33 @@ class Lane:
                 break
         return batch, over
 
+    def shed(self) -> list[Job]:
+        """The jobs at the head of the queue that are over: behind a run that never ends they would pile up."""
+        over: list[Job] = []
+        while self.waiting and self.waiting[0].over:
+            over.append(self.waiting.popleft())
+        return over
+
     def _joins(self, first: Job, job: Job) -> bool:
         if job.request.rows == 0:
             return False
         if self._fixed:
             return True
         mine, theirs = first.request.inputs, job.request.inputs
-        return all(mine[name].shape[1:] == theirs[name].shape[1:] for name in mine)
+        return mine.keys() == theirs.keys() and all(mine[name].shape[1:] == theirs[name].shape[1:] for name in mine)
 
-    def note_run(self, run_us: float) -> None:
+    def note_run(self, started_s: float, ended_s: float) -> None:
         """Learns from a run: over the bound it leaves the loop at once; after enough fast ones it returns."""
+        self.used_s = ended_s
+        run_us = (ended_s - started_s) * 1e6
         if run_us > self._max_loop_run_us:
+            if self.in_loop:
+                emit(
+                    Event.MODEL_MOVED_OFF_LOOP,
+                    model=self.servable.model,
+                    version=self.servable.version,
+                    run_us=round(run_us, 1),
+                )
             self.in_loop = False
             self._fast_runs = 0
         elif not self.in_loop and self._may_return:
