@@ -44,6 +44,16 @@ def uses_the_applied_stack(item: pytest.Item) -> bool:
     return "applied" in getattr(item, "fixturenames", ())
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Keep what every read-back over the AWS API said."""
+    outcome = yield
+    if call.when == "call" and "account" in getattr(item, "fixturenames", ()) and isinstance(item, pytest.Function):
+        promise = (item.function.__doc__ or "").strip()
+        passed = outcome.get_result().passed  # type: ignore[attr-defined]
+        Results().add("readback", item.name, promise=promise, passed=passed)
+
+
 @pytest.fixture(scope="session")
 def terraform_cli() -> str:
     """The program named by TERRAFORM_CLI (default `terraform`)."""

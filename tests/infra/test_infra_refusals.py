@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from infraproof.combinations import combination
 from infraproof.planner import Planner
+from infraproof.results import Results
 
 GOOD = combination("ecs-fargate", "postgres")
 TAGGED = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/modelyard:latest"
@@ -40,9 +41,10 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSALS, ids=str)
-def test_wrong_variables_are_refused_with_a_sentence(case: str, planner: Planner) -> None:
+def test_wrong_variables_are_refused_with_a_sentence(case: str, planner: Planner, results: Results) -> None:
     """The plan fails, and exactly because of the sentence that names the variable and what it may hold."""
     variables, sentence = REFUSALS[case]
+    results.add("refusals", case, variables=variables, sentence=sentence)
     errors = planner.refused(GOOD.but(case, **variables))
     assert any(sentence in error for error in errors), f"expected {sentence!r} among {errors}"
     assert all("Invalid value for variable" in error for error in errors), errors

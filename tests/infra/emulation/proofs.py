@@ -6,6 +6,19 @@ from infraproof.results import Results
 
 from emulation.applying import Applied
 
+#: Resource type -> why no apply on the emulator shows it; plans, checks and mutations do.
+LEFT_TO_PLANS = {
+    "aws_elasticache_replication_group": "the emulator makes no member clusters, which the provider reads back",
+    "aws_elasticache_serverless_cache": "the emulator has no CreateServerlessCache",
+    "aws_elasticache_subnet_group": "goes with the Valkey group",
+    "aws_elasticache_user": "the emulator has no user groups",
+    "aws_elasticache_user_group": "the emulator has no user groups",
+    "aws_backup_restore_testing_plan": "the emulator has no CreateRestoreTestingPlan",
+    "aws_backup_restore_testing_selection": "the emulator has no CreateRestoreTestingSelection",
+    "aws_ebs_snapshot_block_public_access": "the emulator has no EnableSnapshotBlockPublicAccess",
+    "aws_ec2_instance_metadata_defaults": "the emulator has no ModifyInstanceMetadataDefaults",
+    "aws_accessanalyzer_analyzer": "the emulator has no CreateAnalyzer",
+}
 #: Address part -> why the emulator can't show its create call. Everything else that lacks one fails the proof.
 KNOWN_GAPS: dict[str, str] = {}
 

@@ -30,6 +30,46 @@ class Row:
     requirement: str
     modules: tuple[str, ...]
 
+    @property
+    def resources(self) -> tuple[str, ...]:
+        """The resource types that carry the answer."""
+        return tuple(MAIN_RESOURCES.get(self.id, "").split())
+
+
+#: Requirement -> the main resource types that answer it (without `aws_`); the wiring and the provider have none.
+MAIN_RESOURCES = {
+    "API-1": "api_gateway_rest_api api_gateway_deployment apigatewayv2_vpc_link lambda_permission",
+    "API-2": "api_gateway_rest_api api_gateway_gateway_response",
+    "API-3": "api_gateway_rest_api wafv2_web_acl",
+    "API-4": "api_gateway_rest_api api_gateway_usage_plan",
+    "API-5": "api_gateway_usage_plan api_gateway_method_settings elasticache_replication_group dynamodb_table",
+    "API-6": "ecs_service appautoscaling_target",
+    "STORE-1": "s3_bucket_policy s3_bucket_public_access_block s3_bucket_server_side_encryption_configuration",
+    "STORE-2": "s3_bucket_versioning s3_bucket_object_lock_configuration",
+    "STORE-3": "vpc_endpoint ecs_task_definition",
+    "STORE-4": "s3_bucket s3_bucket_policy",
+    "DATA-1": "db_instance dynamodb_table",
+    "DATA-2": "db_instance dynamodb_table cloudwatch_metric_alarm",
+    "DATA-3": "dynamodb_table cloudwatch_query_definition",
+    "DATA-4": "cloudwatch_log_group dynamodb_table",
+    "SEC-1": "kms_key lb_listener db_parameter_group db_proxy",
+    "SEC-2": "db_instance vpc_security_group_ingress_rule",
+    "SEC-3": "iam_role iam_role_policy iam_policy",
+    "SEC-4": "cloudtrail cloudwatch_log_metric_filter s3_bucket_object_lock_configuration",
+    "SEC-5": "config_configuration_recorder guardduty_detector accessanalyzer_analyzer",
+    "SEC-6": "ebs_encryption_by_default ebs_default_kms_key launch_template",
+    "SEC-7": "vpc subnet network_acl security_group vpc_endpoint flow_log",
+    "OPS-2": "ecs_service lb_target_group lb_listener_rule lambda_alias codedeploy_deployment_group",
+    "OPS-3": "cloudwatch_metric_alarm cloudwatch_dashboard sns_topic cloudwatch_log_group",
+    "OPS-4": "db_instance backup_plan backup_vault_lock_configuration backup_restore_testing_plan",
+    "OPS-5": "budgets_budget ce_anomaly_monitor ce_anomaly_subscription",
+    "OPS-6": "lb_listener_rule lambda_alias",
+    "PERF-1": "appautoscaling_target appautoscaling_policy",
+    "PERF-2": "appautoscaling_policy cloudwatch_metric_alarm",
+    "PERF-3": "lb_target_group autoscaling_group lambda_provisioned_concurrency_config",
+    "PERF-5": "db_instance cloudwatch_composite_alarm subnet",
+    "COST-1": "budgets_budget s3_bucket_lifecycle_configuration",
+}
 
 ROWS = (
     Row("API-1", "API", "RESTful API", ("apigateway", *SERVICE)),

@@ -48,4 +48,7 @@ NINE = tuple(product(COMPUTES, DATABASES))
 WITH_IMAGE = tuple(combination(*pair) for pair in NINE)
 WITHOUT_IMAGE = tuple(combination(*pair, image=None) for pair in NINE)
 PRESET_STACKS = tuple(preset(name) for name in PRESETS)
-EVERY_STACK = WITH_IMAGE + WITHOUT_IMAGE + PRESET_STACKS
+#: With a public name: certificate and TLS on every listener, which production demands.
+DOMAIN = {"name": "api.example.com", "zone_id": "Z0123456789ABCDEFGHIJ"}
+PRODUCTION = combination("ecs-fargate", "postgres").but("production", environment="production", domain=DOMAIN)
+EVERY_STACK = (*WITH_IMAGE, *WITHOUT_IMAGE, *PRESET_STACKS, PRODUCTION)

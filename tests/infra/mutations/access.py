@@ -1,10 +1,11 @@
 """Broken access, keys and audit: SEC-1, SEC-3 to SEC-6."""
 
+from infraproof.combinations import PRODUCTION
+
 from mutations.registry import (
     BARE,
     BARE_DYNAMODB,
     BARE_MYSQL,
-    DOMAIN,
     FARGATE,
     FUNCTION,
     FUNCTION_RDS,
@@ -37,7 +38,7 @@ MUTATIONS = (
     broken(
         "plain listeners",
         "SEC-1.listeners_speak_tls",
-        DOMAIN,
+        PRODUCTION,
         "ecs/alb",
         '"ELBSecurityPolicy-TLS13-1-2-2021-06"',
         '"ELBSecurityPolicy-2016-08"',
@@ -207,7 +208,7 @@ MUTATIONS = (
     broken(
         "certificate unread",
         "SEC-1.certificates_are_verified",
-        DOMAIN,
+        PRODUCTION,
         "apigateway/contract",
         "    integrationTarget   = local.marks.target\n",
         "    integrationTarget   = local.marks.target\n    tlsConfig           = { insecureSkipVerification = true }\n",

@@ -15,7 +15,6 @@ INSTANCES = combination("ecs-ec2", "mysql")
 FUNCTION = combination("lambda", "dynamodb")
 FUNCTION_RDS = combination("lambda", "postgres")
 SERVERLESS = BARE.but("serverless", valkey="serverless")
-DOMAIN = FARGATE.but("domain", domain={"name": "api.example.com", "zone_id": "Z0123456789ABCDEFGHIJ"})
 
 
 @dataclass(frozen=True)
