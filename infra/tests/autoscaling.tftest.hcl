@@ -1,7 +1,5 @@
 # Promise: capacity follows the load up within seconds and down slowly, over both colours.
-mock_provider "aws" {
-  override_during = plan
-}
+mock_provider "aws" {}
 
 variables {
   context = {

@@ -1,7 +1,5 @@
 # Promise: whoever changes something is recorded where it can't be rewritten, and heard of.
-mock_provider "aws" {
-  override_during = plan
-}
+mock_provider "aws" {}
 
 variables {
   context = {

@@ -1,7 +1,5 @@
 # Promise: what goes wrong is heard by somebody, once, and logs are kept as long as promised and no longer.
-mock_provider "aws" {
-  override_during = plan
-}
+mock_provider "aws" {}
 
 variables {
   context = {

@@ -172,15 +172,15 @@ resource "aws_api_gateway_usage_plan" "this" {
   }
 
   throttle_settings {
-    rate_limit  = 1.2 * each.value.rate_per_second
-    burst_limit = ceil(1.2 * each.value.burst)
+    rate_limit  = each.value.rate_per_second * 12 / 10 # exact in decimals: 1.2 times 100 would be rounded up to 121
+    burst_limit = ceil(each.value.burst * 12 / 10)
   }
 
   dynamic "quota_settings" {
     for_each = each.value.monthly_quota == null ? [] : [each.value.monthly_quota]
 
     content {
-      limit  = ceil(1.2 * quota_settings.value)
+      limit  = ceil(quota_settings.value * 12 / 10)
       period = "MONTH"
     }
   }
