@@ -1,5 +1,5 @@
 # From the service's document to the gateway's: the same routes, each with the way inside added. Routes can't drift apart,
-# for they are written once (docs/decisions/infra-0204-one-document.md).
+# for they are written once (docs/decisions/infra-0203-one-document.md).
 
 locals {
   document = jsondecode(file("${path.module}/openapi.json"))

@@ -1,5 +1,5 @@
 # The service and its releases. ECS swaps the colours and moves the weights itself, and the release tool owns the image, so
-# Terraform looks away from both (docs/decisions/infra-0201-releases-own-the-image.md).
+# Terraform looks away from both (docs/decisions/infra-0001 and infra-0201).
 
 resource "aws_ecs_service" "this" {
   name                               = var.service_name
