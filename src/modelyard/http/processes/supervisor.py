@@ -7,6 +7,7 @@ would (nginx ticket 1300).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -29,6 +30,8 @@ SUCCESSOR_READY_S = 60.0
 STOP_WITHIN_S = 25.0
 """Workers end within 22 s and a little; an orchestrator kills after 30."""
 DRAIN_UNTIL_S = 28.0
+QUICK_DEATH_S = 5.0
+"""Workers that die younger than this are started with growing pauses: it may be a crash loop."""
 MAX_BACKOFF_S = 5.0
 
 
@@ -41,7 +44,12 @@ class Child:
         self.control = control
         self.started_s = time.monotonic()
         self.replaces: Child | None = None
-        self.stopping = False
+        self.stop_asked_s: float | None = None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to end."""
+        return self.stop_asked_s is not None
 
 
 class Supervisor:
@@ -69,7 +77,8 @@ class Supervisor:
         self._drain_started_s = 0.0
         self._announced = False
         self._stop_asked_s: float | None = None
-        self._reload = 0
+        self._reload_asked = False
+        self._to_reload: list[Child] | None = None
         self._deaths = 0
         self._respawn_at_s = 0.0
         self._wake, self._woken = socket.socketpair()
@@ -95,7 +104,8 @@ class Supervisor:
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGINT, self._on_stop)
         signal.signal(signal.SIGUSR2, self._on_reload)
-        signal.signal(signal.SIGHUP, self._on_hangup)
+        # Nothing to read again yet; the children inherit this, so that no SIGHUP ends one either.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def _on_stop(self, *_: object) -> None:
         if self._stop_asked_s is None:
@@ -104,19 +114,17 @@ class Supervisor:
             self._signal(self._children, signal.SIGTERM)
 
     def _on_reload(self, *_: object) -> None:
-        self._reload += 1
-
-    def _on_hangup(self, *_: object) -> None:
-        self._signal(self._children, signal.SIGHUP)
+        self._reload_asked = True
 
     def _watch(self) -> None:
         self._reap()
         self._replace_stalled()
         self._finish_replacements()
-        if self._reload and not any(child.replaces or child.stopping for child in self._children):
+        self._kill_overdue()
+        if not any(child.replaces or child.stopping for child in self._children):
             self._reload_next()
         missing = self._count - sum(not child.stopping and child.replaces is None for child in self._children)
-        if missing > 0 and time.monotonic() >= self._respawn_at_s:
+        if missing > 0:
             self._start_worker()
         if self._drain is None and time.monotonic() - self._drain_started_s > 1.0:
             self._start_drain()
@@ -139,12 +147,16 @@ class Supervisor:
                 log.info(Event.WORKER_STOPPED, slot=child.slot, pid=child.process.pid)
                 continue
             log.error(Event.WORKER_LOST, slot=child.slot, pid=child.process.pid, status=status)
-            lived_s = time.monotonic() - child.started_s
-            self._deaths = 0 if lived_s > 60 else self._deaths + 1
-            self._respawn_at_s = time.monotonic() + min(MAX_BACKOFF_S, 0.05 * 2**self._deaths - 0.05)
+            if child.replaces is not None:
+                self._to_reload = None  # successors do not live: those that serve stay
+            self._back_off(time.monotonic() - child.started_s)
         if self._drain is not None and self._drain.poll() is not None:
             log.error(Event.DRAIN_STOPPED, pid=self._drain.pid, status=self._drain.returncode)
             self._drain = None
+
+    def _back_off(self, lived_s: float) -> None:
+        self._deaths = 0 if lived_s > QUICK_DEATH_S else min(self._deaths + 1, 10)
+        self._respawn_at_s = time.monotonic() + min(MAX_BACKOFF_S, 0.05 * 2**self._deaths - 0.05)
 
     def _replace_stalled(self) -> None:
         now = time.monotonic()
@@ -153,8 +165,8 @@ class Supervisor:
             if not beat or child.stopping or any(other.replaces is child for other in self._children):
                 continue
             if now - beat > STALL_S:
-                log.error(Event.WORKER_LOST, slot=child.slot, pid=child.process.pid, stalled_s=round(now - beat, 1))
-                self._start_worker(replaces=child)
+                if self._start_worker(replaces=child):
+                    log.error(Event.WORKER_LOST, slot=child.slot, pid=child.process.pid, stalled_s=round(now - beat, 1))
                 return
 
     def _finish_replacements(self) -> None:
@@ -163,46 +175,73 @@ class Supervisor:
             old = child.replaces
             if old is None:
                 continue
-            if self._accepts(child):
+            stalled = time.monotonic() - self._board.heartbeat(old.slot) > STALL_S
+            if self._may_succeed(child, old, stalled):
                 child.replaces = None
-                old.stopping = True
-                stalled = time.monotonic() - self._board.heartbeat(old.slot) > STALL_S
-                self._signal([old], signal.SIGKILL if stalled else signal.SIGTERM)
+                self._end(old, signal.SIGKILL if stalled else signal.SIGTERM)
             elif time.monotonic() - child.started_s > SUCCESSOR_READY_S:
                 child.replaces = None
-                child.stopping = True
-                self._signal([child], signal.SIGTERM)
+                self._to_reload = None
+                self._end(child, signal.SIGTERM)
+
+    def _may_succeed(self, child: Child, old: Child, stalled: bool) -> bool:
+        """It must be ready, unless its predecessor is not either."""
+        if stalled or self._board.state(old.slot) != WorkerState.READY:
+            return self._accepts(child)
+        return self._board.state(child.slot) == WorkerState.READY
+
+    def _kill_overdue(self) -> None:
+        """A worker that was told to end and did not is ended."""
+        for child in self._children:
+            if child.stop_asked_s is not None and time.monotonic() - child.stop_asked_s > STOP_WITHIN_S:
+                self._signal([child], signal.SIGKILL)
 
     def _reload_next(self) -> None:
         """Replaces the workers one by one, oldest first, successor ready first (SIGUSR2)."""
-        if self._reload == 1:
-            self._reload_left = list(self._children)
-            self._reload = 2
-        while self._reload_left:
-            old = self._reload_left.pop(0)
+        if self._reload_asked:
+            self._reload_asked = False
+            self._to_reload = list(self._children)
+        if self._to_reload is None:
+            return
+        while self._to_reload:
+            old = self._to_reload[0]
             if old in self._children:
-                self._start_worker(replaces=old)
+                if self._start_worker(replaces=old):
+                    self._to_reload.pop(0)
                 return
-        self._reload = 0
+            self._to_reload.pop(0)
+        self._to_reload = None
         log.info(Event.SERVER_RELOADED, workers=len(self._children))
 
     def _accepts(self, child: Child) -> bool:
         return self._board.heartbeat(child.slot) > 0
 
-    def _start_worker(self, replaces: Child | None = None) -> None:
+    def _start_worker(self, replaces: Child | None = None) -> bool:
+        """Whether one was started: not while backing off, nor when the machine has no process or descriptor left."""
+        if time.monotonic() < self._respawn_at_s:
+            return False
         taken = {child.slot for child in self._children}
         slot = next(number for number in range(SLOTS) if number not in taken)
         self._board.leave(slot)
-        ours, theirs = socket.socketpair()
-        process = self._spawn_worker(slot, theirs.fileno(), replaces is not None or self._announced)
-        theirs.close()
+        try:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                process = self._spawn_worker(slot, theirs.fileno(), replaces is not None or self._announced)
+        except OSError as error:
+            log.error(Event.WORKER_LOST, slot=slot, reason=str(error))
+            self._back_off(0.0)
+            return False
         child = Child(slot, process, ours)
         child.replaces = replaces
         self._children.append(child)
+        return True
 
     def _start_drain(self) -> None:
         self._drain_started_s = time.monotonic()
-        self._drain = self._spawn_drain()
+        try:
+            self._drain = self._spawn_drain()
+        except OSError as error:
+            log.error(Event.DRAIN_STOPPED, reason=str(error))
 
     def _stop(self) -> int:
         """Workers first, then a last drain pass; whatever does not end in time is killed: its records are spooled."""
@@ -214,9 +253,10 @@ class Supervisor:
         statuses = [self._wait(child.process, asked + STOP_WITHIN_S) for child in self._children]
         if self._drain is not None:
             self._terminate(self._drain, signal.SIGTERM)
-            statuses.append(self._wait(self._drain, asked + DRAIN_UNTIL_S))
+            self._wait(self._drain, asked + DRAIN_UNTIL_S)  # whatever is left stays in the spool: no failure
         log.info(Event.SERVER_STOPPED, seconds=round(time.monotonic() - asked, 1))
-        return 0 if all(status == 0 for status in statuses) else 1
+        # One that was still starting has no handler yet, and owed nothing.
+        return 0 if all(status in (0, -signal.SIGTERM) for status in statuses) else 1
 
     def _wait(self, process: subprocess.Popen[bytes], until_s: float) -> int:
         try:
@@ -229,7 +269,13 @@ class Supervisor:
         for child in children:
             self._terminate(child.process, number)
 
+    def _end(self, child: Child, number: signal.Signals) -> None:
+        child.stop_asked_s = time.monotonic()
+        self._signal([child], number)
+
     @staticmethod
     def _terminate(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-        if process.poll() is None:
-            os.kill(process.pid, number)
+        # A handler may come between a wait's system call and its note of the result.
+        with contextlib.suppress(ProcessLookupError):
+            if process.poll() is None:
+                os.kill(process.pid, number)

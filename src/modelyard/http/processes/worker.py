@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import math
+import os
+import select
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -23,12 +29,20 @@ log = structlog.get_logger()
 BEAT_S = 0.25
 ANSWER_WITHIN_S = 22.0
 """What is unanswered this long after the signal gets 503; an orchestrator kills after 30 (hot path contract)."""
+HURRIED_WITHIN_S = 5.0
+"""The same after a second signal."""
+ORPHANED_WITHIN_S = 3.0
+"""The same after the parent's death: a new server may want this one's address."""
+REFUSALS_LEAVE_S = 0.5
+LEAVE_WITHIN_S = 1.0
+"""Once all is answered the process ends within this time, whatever a model's thread still does."""
 
 
 class Worker:
     """The serving side of one worker process. `run` returns when it has stopped.
 
-    `reason` says why it is not ready, "" if it is; `poll` is called twice a second; `control` ends at end-of-file when the parent dies.
+    `reason` says why it is not ready, "" if it is; `poll` is called twice a second; `control` ends at end-of-file
+    when the parent dies. `exit` ends the process at once: it is called where a thread or the loop hangs.
     """
 
     def __init__(
@@ -44,6 +58,7 @@ class Worker:
         app: Any,
         reason: Callable[[], str],
         poll: Callable[[], None],
+        exit: Callable[[int], object] = os._exit,
     ) -> None:
         self._settings = settings
         self._listener = listener
@@ -55,6 +70,9 @@ class Worker:
         self._app = app
         self._reason = reason
         self._poll = poll
+        self._exit = exit
+        self._answer_by_s = math.inf
+        self._over = False
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
 
@@ -71,20 +89,32 @@ class Worker:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
         beat = loop.create_task(self._beat())
-        watch = loop.create_task(self._watch_parent())
+        threading.Thread(target=self._watch_parent, args=(loop,), name="parent", daemon=True).start()
         server = await loop.create_server(self._protocol_factory(loop), sock=self._listener)
         log.info(Event.WORKER_STARTED, slot=self._slot)
         await self._stop.wait()
         await self._drain(server)
-        for task in (beat, watch):
-            task.cancel()
+        beat.cancel()
+        self._over = True
         self._board.leave(self._slot)
+        self._exit_after(LEAVE_WITHIN_S)
 
     def stop(self) -> None:
         """The first call starts the stop, the second hastens it."""
+        now = time.monotonic()
         if self._stop.is_set():
             self._hurry.set()
+            self._answer_by_s = min(self._answer_by_s, now + HURRIED_WITHIN_S)
+        else:
+            self._answer_by_s = now + ANSWER_WITHIN_S
         self._stop.set()
+
+    def orphaned(self) -> None:
+        """The parent is dead: nobody would replace or stop this worker, so it ends, and soon."""
+        log.warning(Event.PARENT_LOST, slot=self._slot)
+        self.stop()
+        self._hurry.set()
+        self._answer_by_s = min(self._answer_by_s, time.monotonic() + ORPHANED_WITHIN_S)
 
     def _protocol_factory(self, loop: asyncio.AbstractEventLoop) -> Callable[[], asyncio.Protocol]:
         protocol = bind(self._shared)
@@ -96,8 +126,7 @@ class Worker:
 
     async def _beat(self) -> None:
         """Turns with the loop: heartbeat, readiness, date, deadlines."""
-        second = half = 0.0
-        while True:
+        for turn in itertools.count():
             self._board.beat(self._slot)
             draining = self._shared.draining or self._stop.is_set()
             ready = not self._reason()
@@ -105,12 +134,9 @@ class Worker:
                 self._slot,
                 WorkerState.DRAINING if draining else WorkerState.READY if ready else WorkerState.STARTING,
             )
-            now = time.monotonic()
-            if now - half >= 0.5:
-                half = now
+            if turn % 2 == 0:
                 self._poll()
-            if now - second >= 1.0:
-                second = now
+            if turn % 4 == 0:
                 self._each_second()
             await asyncio.sleep(BEAT_S)
 
@@ -119,36 +145,52 @@ class Worker:
         self._predictor.expire(time.perf_counter())
         now = asyncio.get_running_loop().time()
         for connection in list(self._shared.connections):
-            connection.sweep(now)
+            try:
+                connection.sweep(now)
+            except Exception:  # of one connection: without the sweep all others would lose their deadlines
+                log.exception(Event.REQUEST_FAILED, slot=self._slot)
+                connection.transport.abort()
 
-    async def _watch_parent(self) -> None:
-        """A worker does not outlive its parent: nobody else would replace or stop it."""
-        loop = asyncio.get_running_loop()
-        while await loop.sock_recv(self._control, 64):
-            pass
-        log.warning(Event.PARENT_LOST, slot=self._slot)
-        self.stop()
+    def _watch_parent(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A worker does not outlive its parent. A thread sees to that: the loop may be what hangs."""
+        with suppress(OSError):
+            while select.select([self._control], [], [])[0] and self._control.recv(64):
+                pass
+        if self._over:
+            return
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(self.orphaned)
+        self._exit_after(ORPHANED_WITHIN_S + LEAVE_WITHIN_S)
+
+    def _exit_after(self, seconds: float) -> None:
+        """Threads that run a model would keep the process for as long as they like."""
+        timer = threading.Timer(seconds, self._exit, (0,))
+        timer.daemon = True
+        timer.start()
 
     async def _drain(self, server: asyncio.AbstractServer) -> None:
         """The stop order of the hot path contract: ready false, serve on, stop accepting, answer, give up, leave."""
-        started = time.monotonic()
         log.info(Event.WORKER_DRAINING, slot=self._slot)
         self._board.set_state(self._slot, WorkerState.DRAINING)
         self._shared.draining = True
         await self._pause(self._settings.http.drain_delay_s)
         server.close()
-        while self._owed() and time.monotonic() - started < ANSWER_WITHIN_S:
-            if self._hurry.is_set() and time.monotonic() - started > self._settings.http.drain_delay_s + 5:
-                break
+        await self._answer_owed(lambda: self._answer_by_s)
+        self._predictor.expire()
+        # Through the ASGI twin, or after an fdatasync, a refusal leaves a little later.
+        leave_s = time.monotonic() + REFUSALS_LEAVE_S
+        await self._answer_owed(lambda: leave_s)
+        for connection in list(self._shared.connections):
+            connection.transport.close()
+        await self._flush_sockets()
+
+    async def _answer_owed(self, until_s: Callable[[], float]) -> None:
+        """Waits until nothing is owed any more; connections leave as they become idle."""
+        while self._owed() and time.monotonic() < until_s():
             for connection in list(self._shared.connections):
                 if connection.idle:
                     connection.transport.close()
             await asyncio.sleep(0.02)
-        self._predictor.expire()
-        for connection in list(self._shared.connections):
-            if connection.idle or time.monotonic() - started >= ANSWER_WITHIN_S:
-                connection.transport.close()
-        await self._flush_sockets()
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -162,7 +204,7 @@ class Worker:
 
     async def _flush_sockets(self) -> None:
         """Gives written answers a moment to leave."""
-        for _ in range(50):
+        for _ in range(25):
             if not any(c.transport.get_write_buffer_size() for c in self._shared.connections):
                 return
             await asyncio.sleep(0.02)
