@@ -84,7 +84,14 @@ class PredictionsCodec:
             "version": context.version,
             "results": results,
         }
-        return EncodedAnswer(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY))
+        return EncodedAnswer(orjson.dumps(answer, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
+def _plain(value: Any) -> Any:
+    """Numbers that orjson does not know: ONNX Runtime's INT64 comes as numpy.longlong, a type beside numpy.int64."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not a number")
 
 
 def _rows(count: int, signature: Signature) -> int:

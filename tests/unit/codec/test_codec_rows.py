@@ -179,3 +179,15 @@ def test_the_slow_and_the_quick_way_agree(decode: Any, tree: Signature) -> None:
     quick = decode({"items": items}, tree, ROUTE).inputs["X"]
     slow = decode({"items": [*items, {}]}, tree, ROUTE).inputs["X"]
     np.testing.assert_array_equal(quick, slow)
+
+
+def test_answers_of_onnx_runtime_integers_are_written() -> None:
+    """INT64 outputs that come as numpy.longlong (as ONNX Runtime gives them) are numbers in the answer."""
+    taken = Signature((TensorSpec("x", "FP32", (-1, 1)),), (TensorSpec("label", "INT64", (-1,)),))
+    request = CODECS[Surface.PREDICTIONS].decode(RawRequest(b'{"items":[{"x":1}]}'), taken, CodecBounds())
+
+    answer = CODECS[Surface.PREDICTIONS].encode(
+        request, {"label": np.array([2**53 + 1], np.longlong)}, AnswerContext("m", "1", "p", taken)
+    )
+
+    assert orjson.loads(answer.body)["results"][0]["output"]["label"] == 2**53 + 1
