@@ -447,7 +447,7 @@ variable "domain" {
     error_message = "domain.name must be a host name in lower case, e.g. \"api.example.com\"."
   }
   validation {
-    condition     = var.domain == null || can(regex("^Z[A-Z0-9]{4,31}$", var.domain.zone_id))
+    condition     = var.domain == null || can(regex("^[A-Z0-9]{4,32}$", var.domain.zone_id))
     error_message = "domain needs zone_id, the Route 53 zone that proves its certificate, e.g. { name = \"api.example.com\", zone_id = \"Z0123456789ABCDEFGHIJ\" }."
   }
   validation {
