@@ -14,6 +14,7 @@ from modelyard.core.types import (
     CodecBounds,
     DecodedRequest,
     ItemError,
+    RawRequest,
     Signature,
     Surface,
     TensorSpec,
