@@ -46,13 +46,14 @@ resource "aws_iam_policy" "pipeline_boundary" {
         Resource = "*"
       },
       {
-        Sid      = "RolesOnlyBelowABoundary"
-        Effect   = "Deny"
-        Action   = ["iam:CreateRole", "iam:PutRolePermissionsBoundary"]
-        Resource = "${local.arn}:iam::${local.account_id}:role/${var.project}-*"
+        # The recorder of Config alone has no boundary: it reads every service, by AWS's own policy.
+        Sid         = "RolesOnlyBelowABoundary"
+        Effect      = "Deny"
+        Action      = ["iam:CreateRole", "iam:PutRolePermissionsBoundary"]
+        NotResource = "${local.arn}:iam::${local.account_id}:role/${var.project}-*-config"
         Condition = { StringNotLike = {
           "iam:PermissionsBoundary" = "${local.arn}:iam::${local.account_id}:policy/${var.project}-*-boundary"
-        }, ArnNotLike = { "aws:ResourceArn" = "${local.arn}:iam::${local.account_id}:role/${var.project}-*-config" } }
+        } }
       },
       {
         Sid         = "NoOtherRoles"
