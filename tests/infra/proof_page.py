@@ -12,6 +12,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from checks import CHECKS, of_requirement
+from emulation.drift import FORGOTTEN
 from emulation.proofs import LEFT_TO_PLANS
 from infraproof.catalogue import ROWS, Row
 from infraproof.results import Results
@@ -54,7 +55,7 @@ def combination_rows(results: Results) -> list[tuple[Any, ...]]:
                 plan["checks_failed"],
                 plan.get("checkov_failed", "-"),
                 " + ".join(str(round(value)) for value in applies) or "-",
-                {0: "none", 2: "drift"}.get(proof.get("drift", -1), "-"),
+                len(proof["drift"]) if "drift" in proof else "-",
                 {True: "yes", False: "no"}.get(proof.get("destroy_clean", ""), "-"),
             )
         )
@@ -135,6 +136,9 @@ def page(results: Results) -> str:
                 if "proven" in row
             ],
         ),
+        "Arguments that a second plan shows as changed only because the emulator forgets them (they aren't counted as "
+        "drift above):\n",
+        table(("argument", "what the emulator does"), [(f"`{k}.{a}`", reason) for (k, a), reason in FORGOTTEN.items()]),
         "Not shown by a call on the emulator:\n",
         table(("address", "reason"), [(f"`{name}`", row["reason"]) for name, row in results.read("unproven").items()]),
         "Applied with the other value of a variable, so proven by plans, checks and mutations only:\n",

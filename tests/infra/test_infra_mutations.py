@@ -21,6 +21,8 @@ WANTED = 40
 def begun(planner: Planner, request: pytest.FixtureRequest) -> dict[str, Future[Plan]]:
     """Every mutation that this session asks for, begun at once and planned two at a time."""
     chosen = [value for item in request.session.items if isinstance(value := params_of(item).get("mutation"), Mutation)]
+    for mutation in chosen:
+        planner.start(mutation.stack)
     return {mutation.name: planner.broken(mutation.stack, mutation.edits) for mutation in chosen}
 
 

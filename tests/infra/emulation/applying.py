@@ -15,6 +15,7 @@ from infraproof.plan import without_keys
 from infraproof.terraform import INFRA, Completed, Workspace
 
 from emulation.created import create_call
+from emulation.drift import drift, forgotten
 from emulation.emulator import Emulator
 from emulation.readback import Account
 
@@ -40,7 +41,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "state" {
 EMULATED: dict[str, Any] = {
     "region": REGION,
     "valkey": "none",
-    "account": {"instance_defaults": "exists", "access_analyzer": "exists"},
+    "account": {"instance_defaults": "exists", "access_analyzer": "exists", "guardduty": "exists"},
     "backup": {"restore_test": False, "destroy_with_stack": True},
     "deletion_protection": False,
 }
@@ -64,8 +65,8 @@ class Applied:
     emulator: Emulator
     workspace: Workspace
     seconds: dict[str, float] = field(default_factory=dict)
-    drift: int = -1
-    drift_text: str = ""
+    drift: list[str] = field(default_factory=lambda: ["not planned again"])
+    forgotten: list[str] = field(default_factory=list)
     instances: list[Instance] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -141,8 +142,8 @@ def apply_from_nothing(stack: Stack, emulator: Emulator, folder: Path, cli: str)
     applied = prepared(stack, emulator, folder, cli)
     apply(applied, "apply without image", image=None)
     apply(applied, "apply with image")
-    again = command(applied, "plan", "-detailed-exitcode")
-    applied.drift, applied.drift_text = again.code, changes_in(again.output)
+    again, plan = workspace_plan(applied)
+    applied.drift, applied.forgotten = drift(plan), forgotten(plan)
     applied.seconds["second plan"] = again.seconds
     applied.instances = instances(applied.workspace)
     shown = applied.workspace.run("output", "-json").checked("outputs").output
@@ -151,15 +152,11 @@ def apply_from_nothing(stack: Stack, emulator: Emulator, folder: Path, cli: str)
     return applied
 
 
-def changes_in(output: str) -> str:
-    """What a plan would change, one line a resource, from its line-delimited JSON."""
-    found = []
-    for line in output.splitlines():
-        message = json.loads(line) if line.startswith("{") else {}
-        if message.get("type") in ("planned_change", "resource_drift"):
-            change = message["change"]
-            found.append(f"{message['type']}: {change['action']} {change['resource']['addr']}")
-    return "\n".join(found)
+def workspace_plan(applied: Applied) -> tuple[Completed, dict[str, Any]]:
+    """Plan the stack against what it applied; TerraformError when it can't be planned."""
+    file = applied.workspace.variable_file(applied.stack.variables)
+    done, plan = applied.workspace.plan(*applied.stack.arguments(), file)
+    return done.checked(f"second plan of {applied.stack.name}"), plan
 
 
 def destroy(applied: Applied) -> Completed:

@@ -17,6 +17,8 @@ LEFT_TO_PLANS = {
     "aws_backup_restore_testing_selection": "the emulator has no CreateRestoreTestingSelection",
     "aws_ebs_snapshot_block_public_access": "the emulator has no EnableSnapshotBlockPublicAccess",
     "aws_ec2_instance_metadata_defaults": "the emulator has no ModifyInstanceMetadataDefaults",
+    "aws_guardduty_detector": "goes with its features",
+    "aws_guardduty_detector_feature": "the emulator's detector forgets its features, which the provider reads back",
     "aws_accessanalyzer_analyzer": "the emulator has no CreateAnalyzer",
 }
 #: Address part -> why the emulator can't show its create call. Everything else that lacks one fails the proof.
@@ -37,6 +39,7 @@ def record_applied(results: Results, applied: Applied) -> None:
         resources=len(applied.instances),
         proven=len(applied.instances) - len(unproven),
         drift=applied.drift,
+        forgotten=applied.forgotten,
         seconds={name: round(value, 1) for name, value in applied.seconds.items()},
     )
     for address, reason in unproven.items():
