@@ -9,7 +9,7 @@ from time import perf_counter
 
 from modelyard.batching.lane import Lane
 from modelyard.batching.ports import Job, Settle
-from modelyard.batching.run import Outcome, run_jobs
+from modelyard.batching.run import Outcome, run_metered
 from modelyard.core.errors import InternalError, ModelyardError
 from modelyard.core.settings import BatchingSettings
 from modelyard.core.types import Servable
@@ -85,7 +85,7 @@ class Batcher:
         if not batch:
             return
         if lane.in_loop:
-            self._apply(lane, batch, run_jobs(batch))
+            self._apply(lane, batch, *run_metered(batch))
             if lane.waiting:
                 self._awake.append(lane)
                 self._schedule()
@@ -94,17 +94,17 @@ class Batcher:
 
     def _send_off(self, lane: Lane, batch: Sequence[Job]) -> None:
         try:
-            future = self._executor.submit(run_jobs, batch)
+            future = self._executor.submit(run_metered, batch)
         except RuntimeError:  # it takes nothing more: the process is about to end
             self._fail(batch)
             return
         lane.running = True
         future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._returned, lane, batch, done))
 
-    def _returned(self, lane: Lane, batch: Sequence[Job], done: Future[list[Outcome]]) -> None:
+    def _returned(self, lane: Lane, batch: Sequence[Job], done: Future[tuple[list[Outcome], float]]) -> None:
         lane.running = False
         if done.exception() is None:
-            self._apply(lane, batch, done.result())
+            self._apply(lane, batch, *done.result())
         else:  # not even an Exception: a model that wanted to end the process
             self._fail(batch)
         if lane.waiting:
@@ -116,7 +116,7 @@ class Batcher:
             job.fail(InternalError("internal", "The model could not be run."))
         self._finished += batch
 
-    def _apply(self, lane: Lane, batch: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+    def _apply(self, lane: Lane, batch: Sequence[Job], outcomes: Sequence[Outcome], run_s: float) -> None:
         """Gives each job its own outcome; one that cannot take it fails alone."""
         for job, (result, started, ended) in zip(batch, outcomes, strict=True):
             if job.over:
@@ -130,4 +130,4 @@ class Batcher:
             except Exception:
                 job.fail(InternalError("internal", "The answer could not be made."))
             self._finished.append(job)
-        lane.note_run(outcomes[0][1], outcomes[-1][2])
+        lane.note_run(run_s, outcomes[-1][2], sum(job.request.rows for job in batch))

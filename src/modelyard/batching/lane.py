@@ -15,6 +15,11 @@ RETURN_AFTER_RUNS = 64
 must not cost a fast model its place for ever."""
 
 
+FEW_ROWS = 8
+"""A run over the bound with more rows than this makes the next batches smaller; with so few, the model is too slow
+for the loop, whatever the batch (docs/decisions/0010-runs-on-the-loop.md)."""
+
+
 class Lane:
     """The queue of one version. Owned by the loop thread alone."""
 
@@ -27,8 +32,10 @@ class Lane:
         self._batched = servable.profile.batched
         self._may_return = servable.profile.in_loop
         self._max_rows = max_rows
+        self._loop_rows = max_rows
         self._max_loop_run_us = max_loop_run_us
         self._fast_runs = 0
+        self._told = False
         self._fixed = all(all(size >= 0 for size in spec.shape[1:]) for spec in servable.signature.inputs)
 
     def take(self) -> tuple[list[Job], list[Job]]:
@@ -36,13 +43,14 @@ class Lane:
         batch: list[Job] = []
         over: list[Job] = []
         rows = 0
+        most = self._loop_rows if self.in_loop else self._max_rows
         waiting = self.waiting
         while waiting:
             job = waiting[0]
             if job.over:
                 over.append(waiting.popleft())
                 continue
-            if batch and (rows + job.request.rows > self._max_rows or not self._joins(batch[0], job)):
+            if batch and (rows + job.request.rows > most or not self._joins(batch[0], job)):
                 break
             batch.append(waiting.popleft())
             rows += job.request.rows
@@ -65,22 +73,34 @@ class Lane:
         mine, theirs = first.request.inputs, job.request.inputs
         return mine.keys() == theirs.keys() and all(mine[name].shape[1:] == theirs[name].shape[1:] for name in mine)
 
-    def note_run(self, started_s: float, ended_s: float) -> None:
-        """Learns from a run: over the bound it leaves the loop at once; after enough fast ones it returns."""
+    def note_run(self, run_s: float, ended_s: float, rows: int) -> None:
+        """Learns from a run. Over the bound: the next batches have half its rows, or, if it had few, the version
+        leaves the loop at once. After enough fast runs batches grow again, and the version returns."""
         self.used_s = ended_s
-        run_us = (ended_s - started_s) * 1e6
+        run_us = run_s * 1e6
         if run_us > self._max_loop_run_us:
-            if self.in_loop:
-                emit(
-                    Event.MODEL_MOVED_OFF_LOOP,
-                    model=self.servable.model,
-                    version=self.servable.version,
-                    run_us=round(run_us, 1),
-                )
-            self.in_loop = False
             self._fast_runs = 0
-        elif not self.in_loop and self._may_return:
-            self._fast_runs += 1
-            if self._fast_runs >= RETURN_AFTER_RUNS:
-                self.in_loop = True
-                self._fast_runs = 0
+            if self.in_loop and rows > FEW_ROWS:
+                self._loop_rows = rows // 2
+            elif self.in_loop:
+                self._leave(run_us)
+            return
+        self._fast_runs += 1
+        if self._fast_runs < RETURN_AFTER_RUNS:
+            return
+        self._fast_runs = 0
+        if self.in_loop:
+            self._loop_rows = min(self._max_rows, 2 * self._loop_rows)
+        elif self._may_return:
+            self.in_loop = True
+
+    def _leave(self, run_us: float) -> None:
+        self.in_loop = False
+        if not self._told:
+            self._told = True  # once: on a busy machine a fast model goes and comes
+            emit(
+                Event.MODEL_MOVED_OFF_LOOP,
+                model=self.servable.model,
+                version=self.servable.version,
+                run_us=round(run_us, 1),
+            )

@@ -7,12 +7,20 @@ from time import perf_counter
 
 import numpy as np
 
+from modelyard.batching.meter import read_meter, run_seconds
 from modelyard.batching.ports import Job
 from modelyard.core.errors import InternalError, ModelError, ModelyardError
 from modelyard.core.types import Array, Tensors
 
 Outcome = tuple[Tensors | ModelyardError, float, float]
 """What one job got, and when its run started and ended (perf_counter seconds)."""
+
+
+def run_metered(jobs: Sequence[Job]) -> tuple[list[Outcome], float]:
+    """`run_jobs`, and how many seconds the runs took of this thread (meter.py). In whichever thread calls it."""
+    before = read_meter()
+    outcomes = run_jobs(jobs)
+    return outcomes, run_seconds(before, read_meter(), outcomes[-1][2] - outcomes[0][1])
 
 
 def run_jobs(jobs: Sequence[Job]) -> list[Outcome]:
