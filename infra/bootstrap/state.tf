@@ -47,18 +47,25 @@ resource "aws_s3_bucket_lifecycle_configuration" "state" {
   bucket = aws_s3_bucket_versioning.state.bucket
 
   rule {
+    id     = "unfinished-uploads"
+    status = "Enabled"
+
+    filter {}
+
+    abort_incomplete_multipart_upload {
+      days_after_initiation = 7
+    }
+  }
+
+  rule {
     id     = "old-states"
     status = "Enabled"
 
     filter {}
 
+    # A year of states to go back to, and to show an auditor.
     noncurrent_version_expiration {
-      noncurrent_days           = 90
-      newer_noncurrent_versions = 20
-    }
-
-    abort_incomplete_multipart_upload {
-      days_after_initiation = 7
+      noncurrent_days = 365
     }
   }
 }
