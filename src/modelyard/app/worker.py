@@ -17,7 +17,9 @@ from modelyard.app.services import open_services
 from modelyard.auth.ports import KeySnapshot
 from modelyard.auth.table import KeyTable, Principal
 from modelyard.codec import CODECS
+from modelyard.core.call import RateState
 from modelyard.core.clock import SystemClock
+from modelyard.core.errors import LimitError
 from modelyard.core.settings import Settings
 from modelyard.http.errors import render_error
 from modelyard.http.processes.board import Board
@@ -138,16 +140,10 @@ def _worker(
     shared = Shared(predictor, settings.http, render_error, next_id)
     worker: Worker
 
-    async def gate(request: Any) -> Principal:
-        principal = predictor.authenticate(presented_key(request.headers.raw))
-        decision = predictor.take(principal)
-        request.scope["state"]["rate"] = decision
-        return principal
-
     async def effective() -> None:
         await asyncio.to_thread(lambda: board.wait_applied(services.key_store.version(), EFFECTIVE_WITHIN_S))
 
-    management = _later(lambda: _management(services, gate, lambda: worker.reason, predictor))
+    management = _later(lambda: _management(services, _gate(predictor), lambda: worker.reason, predictor))
     door = Door(shared, management, effective)
     worker = Worker(
         settings=settings,
@@ -162,6 +158,22 @@ def _worker(
         poll=writer.poll,
     )
     return worker
+
+
+def _gate(predictor: Predictor) -> Any:
+    """The gate of the management routes: key, then the client's rate, which the door shows on refusals too."""
+
+    async def gate(request: Any) -> Principal:
+        principal = predictor.authenticate(presented_key(request.headers.raw))
+        try:
+            request.scope["state"]["rate"] = predictor.take(principal)
+        except LimitError as error:
+            told = error.detail
+            request.scope["state"]["rate"] = RateState(told["limit"], told["remaining"], told["reset_s"])
+            raise
+        return principal
+
+    return gate
 
 
 def _management(services: Services, gate: Any, reason: Callable[[], str], predictor: Predictor) -> AsgiApp:
