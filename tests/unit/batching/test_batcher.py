@@ -8,6 +8,7 @@ from batch_jobs import Bench, StubJob
 
 from modelyard.batching import batcher as batcher_module
 from modelyard.batching.lane import RETURN_AFTER_RUNS
+from modelyard.batching.meter import run_seconds
 from modelyard.core.errors import InternalError
 from modelyard.core.types import Servable, Signature, Tensors, TensorSpec
 from modelyard.testing import StubModel, servable
@@ -238,22 +239,44 @@ def test_a_slow_run_between_fast_ones_begins_the_count_anew() -> None:
     """The fast runs must follow each other."""
     bench = Bench(max_loop_run_us=100)
     lane = bench.batcher._open_lane(servable())
-    lane.note_run(0.0, 1.0)
+    lane.note_run(1.0, 1.0, 1)
     for _ in range(RETURN_AFTER_RUNS - 1):
-        lane.note_run(0.0, 1e-6)
-    lane.note_run(0.0, 1.0)
+        lane.note_run(1e-6, 1.0, 1)
+    lane.note_run(1.0, 1.0, 1)
     for _ in range(RETURN_AFTER_RUNS - 1):
-        lane.note_run(0.0, 1e-6)
+        lane.note_run(1e-6, 1.0, 1)
     assert not lane.in_loop
-    lane.note_run(0.0, 1e-6)
+    lane.note_run(1e-6, 1.0, 1)
     assert lane.in_loop
+
+
+def test_a_large_batch_over_the_bound_makes_the_next_ones_smaller() -> None:
+    """A fast model stays on the loop: its batches shrink to what fits the bound, and grow again after fast runs."""
+    bench = Bench(max_loop_run_us=100)
+    lane = bench.batcher._open_lane(servable())
+    lane.note_run(1.0, 1.0, 64)
+    assert lane.in_loop
+    jobs = [StubJob(lane.servable, 1) for _ in range(64)]
+    lane.waiting.extend(jobs)
+    assert len(lane.take()[0]) == 32
+    for _ in range(RETURN_AFTER_RUNS):
+        lane.note_run(1e-6, 1.0, 32)
+    lane.waiting.extend(jobs)
+    assert len(lane.take()[0]) == 64
+
+
+def test_time_spent_aside_is_not_the_models() -> None:
+    """A thread that was put aside took its CPU time; one that waited took the time on the wall."""
+    assert run_seconds((1.0, 5), (1.1, 5), 0.5) == pytest.approx(0.1)
+    assert run_seconds((1.0, 5), (1.1, 6), 0.5) == 0.5
+    assert run_seconds((1.0, 5), (1.6, 5), 0.5) == 0.5
 
 
 def test_a_version_judged_slow_at_its_load_never_comes_into_the_loop() -> None:
     """What the load check found too slow stays in the executor, however fast a few runs are."""
     lane = Bench().batcher._open_lane(servable(in_loop=False))
     for _ in range(3 * RETURN_AFTER_RUNS):
-        lane.note_run(0.0, 1e-6)
+        lane.note_run(1e-6, 1.0, 1)
     assert not lane.in_loop
 
 
