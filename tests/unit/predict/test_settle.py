@@ -1,0 +1,283 @@
+"""The spine's one catch-all: whatever breaks under one request, the others of its turn are answered (P1, P3)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from modelyard import predict as spine
+from modelyard.auth.keys import KeyIssuer
+from modelyard.auth.table import KeyTable
+from modelyard.codec import CODECS
+from modelyard.core.call import Answer
+from modelyard.core.clock import SystemClock
+from modelyard.core.settings import Settings
+from modelyard.core.types import Surface
+from modelyard.http.errors import render_error
+from modelyard.journal.commit import commit_at_once
+from modelyard.journal.ids import PredictionIds
+from modelyard.journal.spool import SpoolBroken
+from modelyard.predict import Commit, Predictor
+from modelyard.routing.ports import Endpoint
+from modelyard.routing.table import RoutingTable
+from modelyard.testing import MemoryKeyStore, MemoryRateCounter, servable
+
+ROW = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}]}'
+
+
+class StubCall:
+    """One request; `answers` is what it was told. `breaks` makes its connection fail under the answer."""
+
+    surface = Surface.OIP
+    model = "tree"
+    version = None
+    content_type = content_encoding = header_length = accept_encoding = caller_request_id = None
+
+    def __init__(self, key: bytes, body: bytes = ROW) -> None:
+        self.key = key
+        self.body = body
+        self.gone = False
+        self.breaks = False
+        self.answers: list[Answer] = []
+
+    def answer(self, answer: Answer) -> None:
+        """Takes the answer."""
+        if self.breaks:
+            raise RuntimeError("the handler is closed")
+        self.answers.append(answer)
+
+    @property
+    def code(self) -> str:
+        """"" for a success, else the error's code."""
+        (answer,) = self.answers
+        return "" if answer.status == 200 else str(json.loads(answer.body)["code"])
+
+
+class StubJournal:
+    """Notes turns; raises `error` if set."""
+
+    def __init__(self) -> None:
+        self.turns: list[Sequence[bytes]] = []
+        self.error: Exception | None = None
+
+    def append(self, parts: Sequence[bytes]) -> None:
+        """One write."""
+        if self.error is not None:
+            raise self.error
+        self.turns.append(list(parts))
+
+    @property
+    def records(self) -> int:
+        """Frames written."""
+        return sum(len(turn) // 3 for turn in self.turns)
+
+
+class Yard:
+    """A predictor on a running loop, without HTTP."""
+
+    def __init__(self, runs: ThreadPoolExecutor, commit: Commit) -> None:
+        store = MemoryKeyStore()
+        self.key = KeyIssuer(store, SystemClock()).create("tester").text.get_secret_value().encode()
+        self.journal = StubJournal()
+        self.predictor = Predictor(
+            settings=Settings(),
+            loop=asyncio.get_running_loop(),
+            executor=runs,
+            decoder=runs,
+            counter=MemoryRateCounter(SystemClock()),
+            journal=self.journal,
+            commit=commit,
+            next_id=PredictionIds(1).next,
+            render_error=render_error,
+            codecs=CODECS,
+            keys=KeyTable(store.snapshot()),
+            table=RoutingTable(1, [Endpoint("tree", "tree", (("1", 100),))], {("tree", "1"): servable()}),
+        )
+
+    def ask(self, count: int = 1, body: bytes = ROW) -> list[StubCall]:
+        """So many requests in this turn."""
+        calls = [StubCall(self.key, body) for _ in range(count)]
+        for call in calls:
+            self.predictor.predict(call)
+        return calls
+
+    def check_quiet(self) -> None:
+        """Nothing is held."""
+        assert self.predictor.in_flight == set()
+        assert self.predictor._permits.taken == 0
+
+
+def on_loop(test: Callable[[Yard], Coroutine[Any, Any, None]], commit: Commit = commit_at_once) -> None:
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as runs:
+            await asyncio.wait_for(test(Yard(runs, commit)), 10)
+
+    asyncio.run(main())
+
+
+async def turns(count: int = 3) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_connection_that_breaks_under_its_answer(place: int) -> None:
+    """One caller's transport raises: the others are answered, nothing is held, all are on record."""
+
+    async def test(yard: Yard) -> None:
+        calls = yard.ask(4)
+        calls[place].breaks = True
+        await turns()
+        assert [len(call.answers) for call in calls] == [int(n != place) for n in range(4)]
+        yard.check_quiet()
+        assert yard.journal.records == 4
+
+    on_loop(test)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_an_answer_that_cannot_be_recorded(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frame of one answer cannot be made: its caller hears `internal`, never the answer; the others get theirs."""
+    real, victim = spine.encode_frame, f"{1:016x}{place:010x}"
+
+    def encode(header: Any, *rest: Any) -> Any:
+        if header.id == victim and header.status == 200:
+            raise ValueError("a bug")
+        return real(header, *rest)
+
+    monkeypatch.setattr(spine, "encode_frame", encode)
+
+    async def test(yard: Yard) -> None:
+        calls = yard.ask(4)
+        await turns()
+        assert [call.code for call in calls] == ["internal" if n == place else "" for n in range(4)]
+        yard.check_quiet()
+        assert yard.journal.records == 4
+
+    on_loop(test)
+
+
+def test_frames_that_can_never_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even the refusal can be framed: nobody gets an unrecorded prediction, everybody an answer."""
+
+    def fail(*_: Any) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(spine, "encode_frame", fail)
+
+    async def test(yard: Yard) -> None:
+        calls = yard.ask(3)
+        await turns()
+        assert [call.code for call in calls] == ["internal"] * 3
+        yard.check_quiet()
+
+    on_loop(test)
+
+
+def test_a_broken_disk_acknowledges_nothing() -> None:
+    """After a failed fdatasync the journal raises: no caller gets a 2xx, every caller gets an answer."""
+
+    async def test(yard: Yard) -> None:
+        yard.journal.error = SpoolBroken("an earlier fdatasync failed")
+        calls = yard.ask(3)
+        await turns()
+        assert all(call.answers[0].status >= 500 for call in calls)
+        yard.check_quiet()
+
+    on_loop(test)
+
+
+def test_a_station_that_breaks_before_the_batch() -> None:
+    """A bug in the routing table is `internal`, counted, and nothing is held; the next request is fine."""
+
+    async def test(yard: Yard) -> None:
+        whole = yard.predictor.table
+        yard.predictor.table = None  # type: ignore[assignment]
+        (call,) = yard.ask()
+        assert call.code == "internal"
+        assert yard.predictor.counters == {"internal": 1}
+        yard.predictor.table = whole
+        (call,) = yard.ask()
+        await turns()
+        assert call.code == ""
+        yard.check_quiet()
+
+    on_loop(test)
+
+
+def test_a_request_with_no_good_item_whose_answer_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to run, and the encoder fails: `internal` at once, not a wait for the deadline."""
+
+    async def test(yard: Yard) -> None:
+        monkeypatch.setattr(spine.Prediction, "answer_items_only", lambda _: 1 / 0)
+        call = StubCall(yard.key, b'{"items":[{"a":1}]}')
+        call.surface = Surface.PREDICTIONS
+        yard.predictor.predict(call)
+        await turns()
+        assert call.code == "internal"
+        yard.check_quiet()
+
+    on_loop(test)
+
+
+def test_answers_wait_for_the_commit() -> None:
+    """`host`: the record is written, the permit is back, and the answer leaves when the commit says so."""
+    waiting: list[Callable[[], None]] = []
+
+    async def test(yard: Yard) -> None:
+        calls = yard.ask(2)
+        await turns()
+        assert yard.journal.records == 2
+        assert [call.answers for call in calls] == [[], []]
+        assert len(yard.predictor.in_flight) == 2
+        yard.predictor.expire()
+        assert yard.journal.records == 2
+        waiting.pop()()
+        assert [call.code for call in calls] == ["", ""]
+        yard.check_quiet()
+
+    on_loop(test, waiting.append)
+
+
+def test_giving_up_answers_everyone_once() -> None:
+    """`expire` twice, then the late result: one answer and one record each."""
+
+    async def test(yard: Yard) -> None:
+        calls = yard.ask(3)
+        yard.predictor.expire()
+        yard.predictor.expire()
+        await turns()
+        assert [call.code for call in calls] == ["shutting_down"] * 3
+        assert yard.journal.records == 3
+        yard.check_quiet()
+
+    on_loop(test)
+
+
+def test_only_those_past_their_deadline_are_given_up() -> None:
+    """`expire(now)` leaves those alone that still have time."""
+
+    async def test(yard: Yard) -> None:
+        old, new = yard.ask(2)
+        next(p for p in yard.predictor.in_flight if p.call is old).deadline_s = 0.0
+        yard.predictor.expire(1.0)
+        await turns()
+        assert (old.code, new.code) == ("request_timeout", "")
+        yard.check_quiet()
+
+    on_loop(test)
+
+
+def test_an_empty_turn_writes_nothing() -> None:
+    """Nothing to settle is no write and no commit."""
+
+    async def test(yard: Yard) -> None:
+        yard.predictor.settle([])
+        assert yard.journal.turns == []
+
+    on_loop(test, lambda deliver: pytest.fail("nothing was to be committed"))
