@@ -14,12 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from http_worker import HttpWorker
+from raw_http import Caller, Reply, request, until
+
 from modelyard.core.settings import HttpSettings, LimitsSettings, Settings
 from modelyard.core.types import Tensors
 from modelyard.journal.frame import MARK, read_frames
 from modelyard.journal.record import RecordHeader
 from modelyard.testing import StubModel, servable
-from raw_http import Caller, Reply, request, until
 
 NATIVE = "/v2/models/tree/infer"
 TWIN = "/v2/models/tr%65e/infer"
