@@ -92,10 +92,7 @@ def _latency_table(found: Sequence[Latency]) -> Table:
     return table
 
 
-def _record(record: Mapping[str, Any]) -> Table:
-    table = Table.grid(padding=(0, 2, 0, 0))
-    table.add_column(style="dim", min_width=len("id, time"))
-    table.add_column(no_wrap=True, overflow="ellipsis")
+def _record(record: Mapping[str, Any]) -> Text:
     latency, sizes = record["latency"], record["sizes"]
     rows = {
         "id, time": f"{record['id']}  {record['time'][:23]}Z",
@@ -106,9 +103,8 @@ def _record(record: Mapping[str, Any]) -> Table:
         "latency": f"{latency['queue_us']} µs waited, {latency['compute_us']} µs ran, {latency['total_us']} µs in all",
         "sizes": f"{sizes['request_bytes']} bytes in, {sizes['answer_bytes']} bytes out",
     }
-    for name, text in rows.items():
-        table.add_row(name, Text(text))
-    return table
+    lines = [Text.assemble((name.ljust(10), "dim"), text) for name, text in rows.items()]
+    return Text("\n", no_wrap=True, overflow="ellipsis").join(lines)
 
 
 def _brief(value: Any) -> str:

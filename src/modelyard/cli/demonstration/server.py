@@ -81,7 +81,12 @@ class DemoServer:
 
     def _environment(self) -> dict[str, str]:
         kept = {name: text for name, text in os.environ.items() if not name.startswith("MODELYARD_")}
-        return {**kept, "MODELYARD_AUTH__ADMIN_KEY": self.admin_key, "MODELYARD_HTTP__DRAIN_DELAY_S": "0.2"}
+        ours = {
+            "MODELYARD_AUTH__ADMIN_KEY": self.admin_key,
+            "MODELYARD_HTTP__DRAIN_DELAY_S": "0.2",  # no load balancer has to notice its stop
+            "ORT_DISABLE_TELEMETRY": "1",  # else ONNX Runtime leaves a file in the folder for temporary files
+        }
+        return {**kept, **ours}
 
 
 def wait_for(look: Callable[[], Any], within_s: float, otherwise: str) -> Any:
