@@ -36,6 +36,7 @@ from modelyard.limits.gcra import SharedGcra
 from modelyard.models.catalog import Catalog
 from modelyard.predict import Predictor
 from modelyard.routing.table import RoutingTable
+from modelyard.runtimes.threads import size_threads
 
 ACCEPT_AFTER_S = 5.0
 """A first worker accepts after this long even if models are still loading: health must be able to say so."""
@@ -107,7 +108,7 @@ def _snapshots(
         services.key_store,
         services.endpoints,
         services.registry,
-        Catalog(services.artifacts, services.runtimes, settings, clock),
+        Catalog(services.artifacts, services.runtimes, settings, clock, size_threads(settings).threads),
         settings.snapshot,
         executor,
         applied=lambda version: board.apply(slot, version),

@@ -24,6 +24,10 @@ Key = tuple[str, str]
 """Model and version."""
 
 
+SMALL_BYTES = 4 * 1024 * 1024
+"""Versions up to this size are loaded with one thread first, to see whether they need more."""
+
+
 class Catalog:
     """The loaded versions of a process. All methods may be called from any thread."""
 
@@ -111,19 +115,32 @@ class Catalog:
         failed = self._failures.get(key)
         return failed is None or now - failed[1] >= RETRY_S
 
+    def _load_sized(self, version: Version) -> Servable:
+        """With one thread if the model is small and quick, else with all that it may have: handing a part of a short
+        run to another thread costs more than the part."""
+        small = sum(entry.size_bytes for entry in version.manifest.files) <= SMALL_BYTES
+        servable = self._load_with(version, 1 if small else self._threads)
+        if not small or servable.profile.in_loop or self._threads == 1:
+            return servable
+        servable.loaded.close()
+        return self._load_with(version, self._threads)
+
+    def _load_with(self, version: Version, threads: int) -> Servable:
+        return load_servable(
+            version,
+            self._artifacts.open(version.digest),
+            runtime_for(version.manifest, self._runtimes),
+            self._settings,
+            self._clock,
+            threads,
+            self._measuring,
+        )
+
     def _load(self, version: Version) -> None:
         key = (version.model, version.version)
         begun = self._clock.monotonic()
         try:
-            servable = load_servable(
-                version,
-                self._artifacts.open(version.digest),
-                runtime_for(version.manifest, self._runtimes),
-                self._settings,
-                self._clock,
-                self._threads,
-                self._measuring,
-            )
+            servable = self._load_sized(version)
         except Exception as error:
             self._fail(key, error)
             return
