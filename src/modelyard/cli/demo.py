@@ -22,7 +22,7 @@ from modelyard.cli.demonstration.training import Lesson, check_installed, lesson
 from modelyard.cli.terminal.options import AsJson
 from modelyard.cli.terminal.output import print_json
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 LESSONS = 4
 PIPE_WIDTH = 100
