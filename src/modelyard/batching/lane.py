@@ -78,6 +78,8 @@ class Lane:
         leaves the loop at once. After enough fast runs batches grow again, and the version returns."""
         self.used_s = ended_s
         run_us = run_s * 1e6
+        if not self.in_loop and rows > FEW_ROWS:
+            run_us *= FEW_ROWS / rows  # batches are large off the loop; would a small one have fitted?
         if run_us > self._max_loop_run_us:
             self._fast_runs = 0
             if self.in_loop and rows > FEW_ROWS:
@@ -93,6 +95,7 @@ class Lane:
             self._loop_rows = min(self._max_rows, 2 * self._loop_rows)
         elif self._may_return:
             self.in_loop = True
+            self._loop_rows = FEW_ROWS
 
     def _leave(self, run_us: float) -> None:
         self.in_loop = False
