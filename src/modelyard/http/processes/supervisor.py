@@ -223,11 +223,14 @@ class Supervisor:
         taken = {child.slot for child in self._children}
         slot = next(number for number in range(SLOTS) if number not in taken)
         self._board.leave(slot)
+        ours: socket.socket | None = None
         try:
             ours, theirs = socket.socketpair()
             with theirs:
                 process = self._spawn_worker(slot, theirs.fileno(), replaces is not None or self._announced)
         except OSError as error:
+            if ours is not None:
+                ours.close()
             log.error(Event.WORKER_LOST, slot=slot, reason=str(error))
             self._back_off(0.0)
             return False
