@@ -1,4 +1,4 @@
-"""`python -m bench`: the comparison, interleaved passes, medians; JSON and plots. Run it on an otherwise idle machine."""
+"""`python -m bench`: the comparison, interleaved passes, medians; JSON and plots. For an otherwise idle machine."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ done = function(summary, latency, requests)
   io.stderr:write(string.format(
     '{"requests":%%d,"seconds":%%f,"p50_us":%%f,"p95_us":%%f,"p99_us":%%f,"errors":%%d}',
     summary.requests, summary.duration / 1e6, latency:percentile(50), latency:percentile(95), latency:percentile(99),
-    summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.status + summary.errors.timeout))
+    summary.errors.connect + summary.errors.read + summary.errors.write + summary.errors.status
+      + summary.errors.timeout))
 end
 """
 

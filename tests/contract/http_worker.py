@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import uvloop
+from uvicorn.config import Config
+
 from modelyard.auth.keys import KeyIssuer
 from modelyard.auth.scopes import parse_rate
 from modelyard.auth.table import KeyTable
@@ -19,7 +21,8 @@ from modelyard.core.errors import UnavailableError
 from modelyard.core.settings import Settings
 from modelyard.core.types import Servable
 from modelyard.http.errors import render_error
-from modelyard.http.protocol import Shared, bind
+from modelyard.http.protocol import bind
+from modelyard.http.shared import Shared
 from modelyard.http.twin import Door
 from modelyard.journal.commit import commit_at_once
 from modelyard.journal.ids import PredictionIds
@@ -27,7 +30,6 @@ from modelyard.predict import Predictor
 from modelyard.routing.ports import Endpoint
 from modelyard.routing.table import RoutingTable
 from modelyard.testing import MemoryKeyStore, MemoryRateCounter, servable
-from uvicorn.config import Config
 
 
 class MemoryJournal:
@@ -60,7 +62,9 @@ async def management(scope: Any, receive: Any, send: Any) -> None:
 class HttpWorker:
     """Starts on a free port in a thread; `key` may predict with every model, `stop` ends it."""
 
-    def __init__(self, settings: Settings | None = None, models: Sequence[Servable] = (), rate: str = "100000/s") -> None:
+    def __init__(
+        self, settings: Settings | None = None, models: Sequence[Servable] = (), rate: str = "100000/s"
+    ) -> None:
         self.settings = settings or Settings()
         self.models = tuple(models) or (servable(),)
         self.store = MemoryKeyStore()
@@ -123,7 +127,9 @@ class HttpWorker:
             config = Config(door, ws="none", lifespan="off", access_log=False, log_config=None)
             config.load()
             protocol = bind(self.shared)
-            server = await self.loop.create_server(lambda: protocol(config, self.shared.state, {}, self.loop), sock=self.listener)
+            server = await self.loop.create_server(
+                lambda: protocol(config, self.shared.state, {}, self.loop), sock=self.listener
+            )
             sweeper = self.loop.create_task(self._sweep())
             self.ready.set()
             await self.stopping.wait()

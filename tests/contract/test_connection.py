@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 from http_worker import HttpWorker
+from raw_http import Caller, request, until
+
 from modelyard.core.settings import HttpSettings, Settings
 from modelyard.testing import StubModel, servable
-from raw_http import Caller, request, until
 
 NATIVE = "/v2/models/tree/infer"
 TWIN = "/v2/models/tr%65e/infer"
@@ -205,7 +206,7 @@ def test_unusual_targets_go_to_the_twin(caller: Caller, worker: HttpWorker, targ
 
 
 def test_an_upgrade_is_ignored(caller: Caller, worker: HttpWorker) -> None:
-    """`Upgrade: h2c` with a body (as Java sends it): the body is read, the request answered, and the connection goes on."""
+    """`Upgrade: h2c` with a body, as Java sends it: the body is read, the request answered, the connection goes on."""
     offer = ["connection: Upgrade, HTTP2-Settings", "upgrade: h2c", "http2-settings: AAEAAEAAAAIAAAAB"]
     caller.send(request(NATIVE, infer(5), key=worker.key, headers=offer) + request(NATIVE, infer(6), key=worker.key))
     assert [the_number(caller.reply()) for _ in range(2)] == [10.0, 12.0]

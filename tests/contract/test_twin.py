@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 import pytest
 from http_worker import HttpWorker
+from raw_http import Caller, Reply, request, until
+
 from modelyard.auth.keys import new_key
 from modelyard.auth.scopes import parse_rate
 from modelyard.core.errors import CODES, PublishError, SettingsError, UnavailableError
@@ -21,7 +23,6 @@ from modelyard.core.settings import BatchingSettings, CodecSettings, HttpSetting
 from modelyard.core.types import Surface
 from modelyard.http.wire import PREDICT_ROUTES, predict_target
 from modelyard.testing import StubModel, servable
-from raw_http import Caller, Reply, request, until
 
 GOOD = {
     Surface.OIP: '{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}]}',
@@ -207,7 +208,7 @@ CASES: dict[str, list[Case]] = {
         Case(body={Surface.OIP: oip(data=DEEP), Surface.PREDICTIONS: '{"items":%s}' % DEEP}),
     ],
     "json_too_many_values": [
-        Case(body={Surface.OIP: oip(data="[" + "1," * 3000 + "1]"), Surface.PREDICTIONS: '{"items":[%s1]}' % ("1," * 3000)})
+        Case(body={Surface.OIP: oip(data=f"[{'1,' * 3000}1]"), Surface.PREDICTIONS: '{"items":[%s1]}' % ("1," * 3000)})
     ],
     "json_duplicate_key": [
         Case(body={Surface.OIP: '{"inputs":[],"inputs":[]}', Surface.PREDICTIONS: '{"items":[],"items":[]}'})

@@ -24,8 +24,8 @@ from modelyard.core.settings import Settings
 from modelyard.http.errors import render_error
 from modelyard.http.processes.board import Board
 from modelyard.http.processes.worker import Worker
-from modelyard.http.protocol import Shared
 from modelyard.http.services import Services
+from modelyard.http.shared import Shared
 from modelyard.http.snapshots import Snapshots
 from modelyard.http.twin import AsgiApp, Door, Receive, Scope, Send
 from modelyard.http.wire import presented_key

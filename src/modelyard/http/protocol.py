@@ -8,7 +8,6 @@ tests/contract/test_connection.py.
 from __future__ import annotations
 
 import asyncio
-from email.utils import formatdate
 from typing import Any
 
 import httptools
@@ -16,60 +15,27 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from modelyard.core.call import Answer, ErrorRenderer
 from modelyard.core.errors import ModelyardError, OverloadError
-from modelyard.core.settings import HttpSettings
 from modelyard.http.bounds import (
     body_too_large,
     head_bound,
     head_error,
     headers_too_large,
     inflight_bytes_exceeded,
-    receive_timeout,
     not_http,
+    receive_timeout,
     too_many_chunks,
 )
 from modelyard.http.native import NativeCycle
-from modelyard.http.wire import TargetCache, answer_bytes, head_without_upgrade
-from modelyard.predict import OFF_LOOP_BYTES, REQUEST_ID, Predictor
+from modelyard.http.shared import Shared
+from modelyard.http.wire import answer_bytes, head_without_upgrade
+from modelyard.predict import OFF_LOOP_BYTES
 
 IDLE, IN_HEAD, IN_BODY = 0, 1, 2
 """Where the parser is: between messages, in a head, in a body."""
 LINGER_S = 2.0
 """How long a refused caller may go on sending before the socket is closed under it: closed at once, the kernel
 would answer its unread bytes with a reset, and the refusal would be lost (RFC 9112, section 9.6)."""
-
-
-class Shared:
-    """What the connections of one worker share. `date` is the ready header line, renewed every second."""
-
-    def __init__(self, predictor: Predictor, settings: HttpSettings, render_error: ErrorRenderer, next_id: Any) -> None:
-        self.predictor = predictor
-        self.settings = settings
-        self.render_error = render_error
-        self.next_id = next_id
-        self.targets = TargetCache()
-        self.draining = False
-        self.inflight_bytes = 0
-        self.connections: set[PredictProtocol] = set()
-        self.state = ServerState()
-        self.date = b""
-        self.renew_date()
-
-    def renew_date(self) -> None:
-        """Called once a second; for native answers and for uvicorn's own."""
-        date = formatdate(usegmt=True).encode("ascii")
-        self.date = b"date: " + date + b"\r\n"
-        self.state.default_headers = [(b"date", date)]
-
-    def refusal(self, error: ModelyardError, caller_request_id: bytes | None) -> Answer:
-        """The answer to what never reached the spine."""
-        if caller_request_id is not None and REQUEST_ID.fullmatch(caller_request_id):
-            request_id = caller_request_id.decode("ascii")
-        else:
-            request_id = self.next_id()
-        status, body = self.render_error(error, request_id)
-        return Answer(status, body, request_id, retry_after_s=error.retry_after_s)
 
 
 class PredictProtocol(HttpToolsProtocol):

@@ -15,7 +15,7 @@ import structlog
 from modelyard.core.call import Answer
 from modelyard.core.errors import DeadlineError, InternalError, MethodError, ModelyardError
 from modelyard.http.bounds import body_too_large, inflight_bytes_exceeded, receive_timeout
-from modelyard.http.protocol import Shared
+from modelyard.http.shared import Shared
 from modelyard.http.wire import Target, answer_fields, check_names, predict_target, presented_key, rate_fields
 from modelyard.predict import REQUEST_ID
 

@@ -115,7 +115,9 @@ def head_without_upgrade(method: bytes, url: bytes, headers: Headers) -> bytes:
     lines = [b"%b %b HTTP/1.1" % (method, url)]
     for name, value in headers:
         if name == b"connection":
-            kept = [token for token in value.split(b",") if token.strip().lower() not in (b"upgrade", b"http2-settings")]
+            kept = [
+                token for token in value.split(b",") if token.strip().lower() not in (b"upgrade", b"http2-settings")
+            ]
             value = b",".join(kept)
         elif name in (b"upgrade", b"http2-settings"):
             continue

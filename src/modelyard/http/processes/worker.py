@@ -21,7 +21,8 @@ from uvicorn.config import Config
 from modelyard.core.events import Event
 from modelyard.core.settings import Settings
 from modelyard.http.processes.board import Board, WorkerState
-from modelyard.http.protocol import Shared, bind
+from modelyard.http.protocol import bind
+from modelyard.http.shared import Shared
 from modelyard.predict import Predictor
 
 log = structlog.get_logger()

@@ -1,0 +1,49 @@
+"""What the connections of one worker share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Any
+
+from uvicorn.server import ServerState
+
+from modelyard.core.call import Answer, ErrorRenderer
+from modelyard.core.errors import ModelyardError
+from modelyard.core.settings import HttpSettings
+from modelyard.http.wire import TargetCache
+from modelyard.predict import REQUEST_ID, Predictor
+
+
+class Shared:
+    """What the connections of one worker share. `date` is the ready header line, renewed every second."""
+
+    def __init__(
+        self, predictor: Predictor, settings: HttpSettings, render_error: ErrorRenderer, next_id: Callable[[], str]
+    ) -> None:
+        self.predictor = predictor
+        self.settings = settings
+        self.render_error = render_error
+        self.next_id = next_id
+        self.targets = TargetCache()
+        self.draining = False
+        self.inflight_bytes = 0
+        self.connections: set[Any] = set()
+        self.state = ServerState()
+        self.date = b""
+        self.renew_date()
+
+    def renew_date(self) -> None:
+        """Called once a second; for native answers and for uvicorn's own."""
+        date = formatdate(usegmt=True).encode("ascii")
+        self.date = b"date: " + date + b"\r\n"
+        self.state.default_headers = [(b"date", date)]
+
+    def refusal(self, error: ModelyardError, caller_request_id: bytes | None) -> Answer:
+        """The answer to what never reached the spine."""
+        if caller_request_id is not None and REQUEST_ID.fullmatch(caller_request_id):
+            request_id = caller_request_id.decode("ascii")
+        else:
+            request_id = self.next_id()
+        status, body = self.render_error(error, request_id)
+        return Answer(status, body, request_id, retry_after_s=error.retry_after_s)
