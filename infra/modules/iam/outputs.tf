@@ -1,13 +1,15 @@
 output "role_arns" {
   description = "ARN by purpose, known at plan time; the role and its policy exist when it is used."
   value       = local.role_arns
-  depends_on  = [aws_iam_role.this, aws_iam_role_policy.this]
+  # A composed value carries no order: who uses a role must find it and its policy in place.
+  depends_on = [aws_iam_role.this, aws_iam_role_policy.this]
 }
 
 output "service_role_arns" {
   description = "As role_arns; besides, the service may sign in to its database when it is used."
   value       = local.role_arns
-  depends_on  = [aws_iam_role.this, aws_iam_role_policy.this, aws_iam_role_policy.database_login]
+  # A composed value carries no order: the service must find its role able to sign in to the database.
+  depends_on = [aws_iam_role.this, aws_iam_role_policy.this, aws_iam_role_policy.database_login]
 }
 
 output "role_names" {
