@@ -64,7 +64,7 @@ def load_servable(
     except BaseException:
         loaded.close()
         raise
-    redaction = "columns" if manifest.redaction else "none"
+    redaction = ",".join(manifest.redaction) or "none"
     return Servable(version.model, version.version, version.digest, loaded, profile, redaction)
 
 
