@@ -42,7 +42,7 @@ EMULATED: dict[str, Any] = {
     "region": REGION,
     "valkey": "none",
     "account": {"instance_defaults": "exists", "access_analyzer": "exists", "guardduty": "exists"},
-    "backup": {"restore_test": False, "destroy_with_stack": True},
+    "backup": {"restore_test": False},
     "deletion_protection": False,
 }
 
@@ -179,11 +179,11 @@ def state_addresses(workspace: Workspace) -> list[str]:
 
 
 def instances(workspace: Workspace) -> list[Instance]:
-    """Every managed instance of the state with the mark that the emulating provider leaves when it sent no call."""
+    """Every managed AWS instance of the state with the mark that the emulating provider leaves when it sent no call."""
     found = []
     for resource in pulled(workspace).get("resources", []):
-        if resource["mode"] != "managed":
-            continue
+        if resource["mode"] != "managed" or not resource["type"].startswith("aws_"):
+            continue  # terraform_data is Terraform's own: no call makes it
         prefix = f"{resource['module']}." if "module" in resource else ""
         for item in resource["instances"]:
             key = f"[{json.dumps(item['index_key'])}]" if "index_key" in item else ""

@@ -61,8 +61,10 @@ CALLS = {
     "aws_db_proxy_default_target_group": "rds (ModifyDBProxyTargetGroup|RegisterDBProxyTargets|CreateDBProxy)",
     "aws_db_proxy_target": "rds RegisterDBProxyTargets",
     "aws_db_subnet_group": "rds CreateDBSubnetGroup",
-    "aws_default_network_acl": "ec2 (DeleteNetworkAclEntry|DescribeNetworkAcls)",
-    "aws_default_security_group": "ec2 (RevokeSecurityGroup(In|E)gress|DescribeSecurityGroups)",
+    # Made by AWS with the network and taken over: their call is the network's.
+    "aws_default_network_acl": "ec2 CreateVpc",
+    "aws_default_route_table": "ec2 CreateVpc",
+    "aws_default_security_group": "ec2 CreateVpc",
     "aws_dynamodb_table": "dynamodb CreateTable",
     "aws_ebs_default_kms_key": "ec2 ModifyEbsDefaultKmsKeyId",
     "aws_ebs_encryption_by_default": "ec2 EnableEbsEncryptionByDefault",

@@ -194,7 +194,7 @@ MUTATIONS = (
         "SEC-3.trusts_name_their_caller",
         BARE,
         TRUSTS,
-        'principal = { AWS = "${local.arn}:iam::${var.context.account_id}:root" }',
+        'principal = { Service = "config.amazonaws.com" }',
         'principal = { AWS = "*" }',
     ),
     broken(

@@ -3,7 +3,8 @@
 from mutations.registry import BARE, FARGATE, FUNCTION, SERVERLESS, broken
 
 OPENAPI = "apigateway/openapi.json"
-MAIN, CONTRACT, WAF = "apigateway/main", "apigateway/contract", "apigateway/waf"
+MAIN, STAGE, CONTRACT = "apigateway/main", "apigateway/stage", "apigateway/contract"
+WAF = "apigateway/waf"
 
 MUTATIONS = (
     broken("edge endpoint", "API-1.one_regional_rest_api", FARGATE, MAIN, 'types = ["REGIONAL"]', 'types = ["EDGE"]'),
@@ -105,7 +106,7 @@ MUTATIONS = (
         "plans without a stage",
         "API-4.plans_are_bound_to_the_stage",
         FARGATE,
-        MAIN,
+        STAGE,
         "  api_stages {\n"
         "    api_id = aws_api_gateway_rest_api.this.id\n"
         "    stage  = aws_api_gateway_stage.this.stage_name\n"
@@ -116,16 +117,16 @@ MUTATIONS = (
         "plan as narrow as the limit",
         "API-5.plans_are_a_shield",
         FARGATE,
-        MAIN,
-        "rate_limit  = 1.2 * each.value.rate_per_second",
-        "rate_limit  = each.value.rate_per_second",
+        STAGE,
+        "rate_limit  = each.value.rate_per_second * 12 / 10",
+        "rate_limit  = each.value.rate_per_second * 1",
         short=True,
     ),
     broken(
         "stage without a rate",
         "API-5.stage_is_throttled",
         FARGATE,
-        MAIN,
+        STAGE,
         "    throttling_rate_limit  = local.stage_rate\n",
         "",
     ),
@@ -133,7 +134,7 @@ MUTATIONS = (
         "cached predictions",
         "API-5.stage_is_throttled",
         FARGATE,
-        MAIN,
+        STAGE,
         "caching_enabled        = false",
         "caching_enabled        = true",
     ),
