@@ -95,6 +95,27 @@ def _is_zombie(pid: int) -> bool:
         return True
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C and SIGTERM stop the server and remove its folder; no traceback."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "modelyard.cli.main", "demo"],
+        env=clean_environment({"TMPDIR": str(tmp_path)}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        until(lambda: processes_of(tmp_path) or process.poll() is not None, DEMO_WITHIN_S, "a server")
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert "Traceback" not in out + err
+    assert (list(tmp_path.iterdir()), processes_of(tmp_path)) == ([], [])
+
+
 @pytest.fixture
 def small() -> tuple[Lesson, Lesson]:
     """Two versions that disagree on the last of three rows; nothing is trained."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -82,6 +83,7 @@ def server_for_demo(keep: bool) -> Iterator[DemoServer]:
     nothing went wrong."""
     folder = Path(tempfile.mkdtemp(prefix="modelyard-demo-"))
     server = DemoServer(folder)
+    before = signal.signal(signal.SIGTERM, _end)
     try:
         yield server
         if keep:
@@ -91,6 +93,12 @@ def server_for_demo(keep: bool) -> Iterator[DemoServer]:
             server.stop()
         if not server.let_gone:
             shutil.rmtree(folder, ignore_errors=True)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(*_: object) -> None:
+    """SIGTERM ends the demo as Ctrl-C does, so that its server ends too."""
+    raise KeyboardInterrupt
 
 
 @contextmanager
