@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import http.client
 import json
 import os
 import random
-import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -89,6 +91,7 @@ class Server:
         self.log = folder / "server.log"
         self.port = free_port()
         self.workers = workers
+        self.family: list[int] = []
         self._folder = folder
         kept = {name: text for name, text in os.environ.items() if not name.startswith("MODELYARD_")}
         self._env = {**kept, "MODELYARD_HTTP__DRAIN_DELAY_S": "0.2", **(settings or {})}
@@ -103,7 +106,16 @@ class Server:
         return done.stdout
 
     def prepare(self, content: bytes) -> str:
-        """Publishes the model as `cancer` and makes a key."""
+        """Publishes the model as `cancer` and makes a key; the same model a second time is a copy of that folder."""
+        known = _prepared.get(content)
+        if known is None:
+            known = _prepared[content] = (self._prepare(content), Path(tempfile.mkdtemp(prefix="modelyard-prepared-")))
+            shutil.copytree(self.data, known[1] / "data")
+        else:
+            shutil.copytree(known[1] / "data", self.data)
+        return known[0]
+
+    def _prepare(self, content: bytes) -> str:
         model = self._folder / "model.onnx"
         model.write_bytes(content)
         self.command("publish", "cancer", model)
@@ -111,14 +123,18 @@ class Server:
         return str(made["key"])
 
     def start(self, within_s: float = START_WITHIN_S) -> None:
-        """Starts it and waits until all workers are ready."""
+        """Starts it and waits until it is ready."""
+        self.begin()
+        until(self.accepts, within_s, "the server starts")
+
+    def begin(self) -> None:
+        """Starts it and waits for nothing."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "modelyard.cli.main", "serve", "--data", str(self.data),
                  "--port", str(self.port), "--workers", str(self.workers)],
                 env=self._env, stdout=log, stderr=log,
             )  # fmt: skip
-        until(self.accepts, within_s, "the server starts")
 
     def accepts(self) -> bool:
         """Whether the server answers that it is ready."""
@@ -146,10 +162,9 @@ class Server:
         """The drain's process, if it runs."""
         return self._children("modelyard.entry.drain")
 
-    def listening(self) -> set[int]:
-        """The workers that said that they accept."""
-        found = re.findall(r'"event":"worker\.started"', self.log.read_text())
-        return set(range(len(found)))
+    def started(self) -> int:
+        """How many workers said so far that they accept."""
+        return self.log.read_text().count('"event":"worker.started"')
 
     def _children(self, module: str) -> list[int]:
         pid = self.process.pid
@@ -173,6 +188,10 @@ class Server:
         """Leaves nothing behind, whatever happened."""
         if self.process.poll() is None:
             self.kill()
+
+
+_prepared: dict[bytes, tuple[str, Path]] = {}
+atexit.register(lambda: [shutil.rmtree(folder) for _, folder in _prepared.values()])
 
 
 def _command_line(pid: int) -> str:

@@ -90,7 +90,7 @@ def run(server: Server, tmp_path: Path, roles: list[str], seed: int) -> None:
     books = balance(server, callers, tmp_path / "log.jsonl")
     counts = ", ".join(f"{role} {order.count(role)}" for role in sorted(set(order)))
     slowest = ", ".join(f"{role} {took:.2f} s" for role, took in killer.slowest.items())
-    print(  # noqa: T201 - the figures are the point; shown with -s or on failure
+    print(
         f"\nkills {len(order)} ({counts}), seed {seed}: requests {callers.requests}, cut {callers.cut}, acknowledged "
         f"{len(callers.acknowledged)}, logged {books.logged}; slowest recovery: {slowest}"
     )

@@ -250,6 +250,7 @@ class Supervisor:
         """Workers first, then a last drain pass; whatever does not end in time is killed: its records are spooled."""
         asked = self._stop_asked_s or time.monotonic()
         log.info(Event.SERVER_DRAINING)
+        self._reap()  # whoever died before is no failure of the stop
         for child in self._children:
             self._board.set_state(child.slot, WorkerState.DRAINING)
         self._signal(self._children, signal.SIGTERM)
@@ -258,8 +259,12 @@ class Supervisor:
             self._terminate(self._drain, signal.SIGTERM)
             self._wait(self._drain, asked + DRAIN_UNTIL_S)  # whatever is left stays in the spool: no failure
         log.info(Event.SERVER_STOPPED, seconds=round(time.monotonic() - asked, 1))
-        # One that was still starting has no handler yet, and owed nothing.
-        return 0 if all(status in (0, -signal.SIGTERM) for status in statuses) else 1
+        # One that was still starting has no handler yet, and owed nothing; one that stalled was killed for that.
+        in_order = (
+            status in (0, -signal.SIGTERM) or child.stopping
+            for child, status in zip(self._children, statuses, strict=True)
+        )
+        return 0 if all(in_order) else 1
 
     def _wait(self, process: subprocess.Popen[bytes], until_s: float) -> int:
         try:
