@@ -138,7 +138,10 @@ def page(results: Results) -> str:
         ),
         "Arguments that a second plan shows as changed only because the emulator forgets them (they aren't counted as "
         "drift above):\n",
-        table(("argument", "what the emulator does"), [(f"`{k}.{a}`", reason) for (k, a), reason in FORGOTTEN.items()]),
+        table(
+            ("argument", "accepted by the emulator as"),
+            [(f"`{k}.{a}`", f"`{name}`") for (k, a), name in FORGOTTEN.items()],
+        ),
         "Not shown by a call on the emulator:\n",
         table(("address", "reason"), [(f"`{name}`", row["reason"]) for name, row in results.read("unproven").items()]),
         "Applied with the other value of a variable, so proven by plans, checks and mutations only:\n",

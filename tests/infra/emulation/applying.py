@@ -143,12 +143,12 @@ def apply_from_nothing(stack: Stack, emulator: Emulator, folder: Path, cli: str)
     apply(applied, "apply without image", image=None)
     apply(applied, "apply with image")
     again, plan = workspace_plan(applied)
-    applied.drift, applied.forgotten = drift(plan), forgotten(plan)
+    applied.requests = emulator.requests()
+    applied.drift, applied.forgotten = drift(plan, applied.requests), forgotten(plan, applied.requests)
     applied.seconds["second plan"] = again.seconds
     applied.instances = instances(applied.workspace)
     shown = applied.workspace.run("output", "-json").checked("outputs").output
     applied.outputs = {name: body["value"] for name, body in json.loads(shown[shown.index("{") :]).items()}
-    applied.requests = emulator.requests()
     return applied
 
 

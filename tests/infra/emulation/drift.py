@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-#: Type and argument that the emulator takes (its request log shows the call) and doesn't give back when asked.
+#: Type and argument that the emulator takes and doesn't give back when asked -> the parameter of the call. It counts as
+#: forgotten only where the request log shows a call that the emulator accepted with this parameter in it.
 FORGOTTEN = {
-    ("aws_kms_key", "rotation_period_in_days"): "EnableKeyRotation takes the period, GetKeyRotationStatus answers 0",
-    ("aws_flow_log", "destination_options"): "CreateFlowLogs takes the options, DescribeFlowLogs gives none",
-    ("aws_vpc_security_group_ingress_rule", "description"): "kept only from ModifySecurityGroupRules",
-    ("aws_vpc_security_group_egress_rule", "description"): "kept only from ModifySecurityGroupRules",
-    ("aws_db_instance", "database_insights_mode"): "kept only from ModifyDBInstance",
+    ("aws_api_gateway_rest_api", "binary_media_types"): "binaryMediaTypes",
+    ("aws_autoscaling_group", "default_instance_warmup"): "DefaultInstanceWarmup",
+    ("aws_autoscaling_group", "max_instance_lifetime"): "MaxInstanceLifetime",
+    ("aws_db_instance", "database_insights_mode"): "DatabaseInsightsMode",
+    ("aws_ecs_service", "capacity_provider_strategy"): "capacityProviderStrategy",
+    ("aws_flow_log", "destination_options"): "DestinationOptions",
+    ("aws_kms_key", "rotation_period_in_days"): "RotationPeriodInDays",
+    ("aws_lambda_function", "logging_config"): "LoggingConfig",
+    ("aws_vpc_security_group_egress_rule", "description"): "Description",
+    ("aws_vpc_security_group_ingress_rule", "description"): "Description",
 }
+Requests = Sequence[Mapping[str, Any]]
 
 
 def changes(plan: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -34,14 +41,32 @@ def differing(change: Mapping[str, Any]) -> set[str]:
     before, after = change.get("before"), change.get("after")
     if before is None or after is None:
         return {"*"}
-    return {name for name in after if before.get(name) != after[name]}
+    return {name for name in after if filled(before.get(name)) != filled(after[name])}
 
 
-def drift(plan: Mapping[str, Any]) -> list[str]:
+def filled(value: Any) -> Any:
+    """A value without its empty parts: nothing, an empty text and an empty list are one to AWS."""
+    if isinstance(value, Mapping):
+        parts = {key: filled(part) for key, part in value.items()}
+        return {key: part for key, part in parts.items() if part is not None} or None
+    if isinstance(value, list):
+        return [filled(part) for part in value] or None
+    return None if value == "" else value
+
+
+def sent(kind: str, argument: str, requests: Requests) -> bool:
+    """True when the emulator accepted a call that held the argument."""
+    parameter = FORGOTTEN.get((kind, argument))
+    if parameter is None:
+        return False
+    return any(parameter in str(entry.get("body", "")) and int(entry["status"]) < 300 for entry in requests)
+
+
+def drift(plan: Mapping[str, Any], requests: Requests) -> list[str]:
     """`address argument` for every change that the emulator's forgetting doesn't explain."""
-    return [f"{address} {argument}" for address, kind, argument in changes(plan) if (kind, argument) not in FORGOTTEN]
+    return [f"{address} {argument}" for address, kind, argument in changes(plan) if not sent(kind, argument, requests)]
 
 
-def forgotten(plan: Mapping[str, Any]) -> list[str]:
+def forgotten(plan: Mapping[str, Any], requests: Requests) -> list[str]:
     """`type.argument` for every change that is only the emulator forgetting."""
-    return sorted({f"{kind}.{argument}" for _, kind, argument in changes(plan) if (kind, argument) in FORGOTTEN})
+    return sorted({f"{kind}.{argument}" for _, kind, argument in changes(plan) if sent(kind, argument, requests)})
