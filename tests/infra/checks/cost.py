@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infraproof.plan import Plan
+from infraproof.plan import Plan, Resource
 from readers.costs import monthly_usd
 
 from checks.registry import Problems, at_least, check, each, exactly
@@ -24,7 +24,7 @@ def budget_warns_early(plan: Plan) -> Problems:
         if float(budget.get("limit_amount") or 0) != amount or budget.get("time_unit") != "MONTHLY":
             problems.append(f"{budget.address}: must be {amount} USD a month")
         told = [n.get("subscriber_email_addresses") or n.get("subscriber_sns_topic_arns") for n in notes]
-        known_later = bool(budget.unknown.get("notification"))
+        known_later = "True" in str(budget.unknown.get("notification"))
         problems += [] if all(told) or known_later else [f"{budget.address}: a warning reaches nobody"]
     return problems
 
@@ -75,5 +75,10 @@ def storage_moves_to_cheaper_classes(plan: Plan) -> Problems:
     """Every bucket has a lifecycle, and none keeps the debris of broken uploads."""
     items = plan.of("aws_s3_bucket_lifecycle_configuration")
     return at_least(len(plan.of("aws_s3_bucket")), items, "lifecycles, one a bucket") + each(
-        items, lambda item: "abort_incomplete_multipart_upload" in str(item.values), "must end broken uploads"
+        items, ends_broken_uploads, "must end broken uploads"
     )
+
+
+def ends_broken_uploads(lifecycle: Resource) -> bool:
+    """True when a rule removes the parts of uploads that were never finished."""
+    return any(rule.get("abort_incomplete_multipart_upload") for rule in lifecycle.blocks("rule"))

@@ -218,8 +218,8 @@ MUTATIONS = (
         "SEC-3.boundary_closes_the_doors",
         BARE,
         "iam/boundary",
-        'Action = ["iam:*", "organizations:*"',
-        'Action = ["organizations:*"',
+        '["kms:PutKeyPolicy", ',
+        "[",
     ),
     broken(
         "one role for both",

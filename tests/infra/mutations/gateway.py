@@ -91,8 +91,8 @@ MUTATIONS = (
         "API-4.every_operation_needs_a_key",
         FARGATE,
         OPENAPI,
-        '"operationId": "server_metadata",',
-        '"operationId": "server_metadata", "security": [], "x-was":',
+        '"type": "apiKey"',
+        '"type": "http"',
     ),
     broken(
         "key from the address",

@@ -48,8 +48,8 @@ MUTATIONS = (
         "SEC-7.network_spans_zones",
         BARE,
         MAIN,
-        "for i, zone in var.network.zones : zone => i }",
-        "for i, zone in var.network.zones : zone => i if i == 0 }",
+        "availability_zone       = each.key\n  cidr_block              = cidrsubnet(local.tiers.private",
+        "availability_zone       = keys(local.zones)[0]\n  cidr_block              = cidrsubnet(local.tiers.private",
     ),
     broken(
         "a gateway to the internet",

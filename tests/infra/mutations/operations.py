@@ -27,12 +27,13 @@ MUTATIONS = (
         "  }\n",
     ),
     broken(
-        "a first apply with a gateway",
+        "a second service",
         "OPS-1.first_apply_makes_no_service",
         FUNCTION,
-        "main.tf",
-        "count   = local.runs_lambda ? 1 : 0",
-        "count   = 0",
+        "lambda/main",
+        'resource "aws_lambda_alias" "live" {',
+        'resource "aws_lambda_function" "second" {\n  function_name = "second"\n  role          = var.role_arns["function"]\n'
+        '  package_type  = "Image"\n  image_uri     = var.image\n}\n\nresource "aws_lambda_alias" "live" {',
     ),
     broken(
         "an image of its own",

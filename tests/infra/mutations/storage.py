@@ -77,10 +77,10 @@ MUTATIONS = (
     broken(
         "small cache",
         "STORE-3.cache_holds_the_largest_model_twice",
-        FARGATE,
+        FARGATE.but("large models", load={"largest_model_mb": 15000}),
         "ecs/main",
         "size_in_gib = ephemeral_storage.value",
-        "size_in_gib = 1 + ephemeral_storage.value / ephemeral_storage.value * 4",
+        "size_in_gib = 21",
     ),
     broken(
         "small function",
@@ -132,12 +132,12 @@ MUTATIONS = (
         'metric = "SpoolBytes"',
     ),
     broken(
-        "spool on Lambda",
+        "a durability of its own",
         "DATA-2.durability_fits_the_place",
-        FUNCTION,
+        FARGATE,
         "locals.tf",
         'var.compute == "lambda" ? "store" : "process"',
-        'var.compute == "other" ? "store" : "process"',
+        'var.compute == "lambda" ? "store" : "memory"',
     ),
     broken(
         "log that fills its disk",
@@ -160,8 +160,8 @@ MUTATIONS = (
         "DATA-3.log_can_be_queried_by_time",
         BARE_DYNAMODB,
         DYNAMODB,
-        "    for_each = each.value.indexes\n",
-        "    for_each = {}\n",
+        'indexes = { by_day = { hash = "day", range = "at" } }',
+        "indexes = {}",
     ),
     broken(
         "no saved queries",

@@ -51,6 +51,6 @@ def denies(plan: Plan, bucket: Bucket, condition_key: str) -> bool:
         for statement in policy.statements:
             keys = {key for test in statement.get("Condition", {}).values() for key in test}
             everybody = statement.get("Principal") in ("*", {"AWS": "*"})
-            if statement["Effect"] == "Deny" and everybody and any(condition_key in key for key in keys):
+            if statement["Effect"] == "Deny" and everybody and condition_key in keys:
                 return bool(listed(statement.get("Action")))
     return False
