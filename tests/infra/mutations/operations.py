@@ -32,7 +32,8 @@ MUTATIONS = (
         FUNCTION,
         "lambda/main",
         'resource "aws_lambda_alias" "live" {',
-        'resource "aws_lambda_function" "second" {\n  function_name = "second"\n  role          = var.role_arns["function"]\n'
+        'resource "aws_lambda_function" "second" {\n  function_name = "second"\n'
+        '  role          = var.role_arns["function"]\n'
         '  package_type  = "Image"\n  image_uri     = var.image\n}\n\nresource "aws_lambda_alias" "live" {',
     ),
     broken(
