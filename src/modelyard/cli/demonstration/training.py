@@ -17,7 +17,8 @@ from modelyard.core.types import Array
 HELD_OUT = 0.3
 """The share of the rows that no version sees in training; every one of them is predicted."""
 SEED = 0
-NEEDED = ("sklearn", "skl2onnx")
+NEEDED = {"sklearn": "scikit-learn", "skl2onnx": "skl2onnx"}
+"""Package by module."""
 INSTALL = "pip install 'modelyard[demo]'"
 
 
@@ -64,7 +65,7 @@ def tensor_json(name: str, array: Array) -> dict[str, Any]:
 
 def check_installed() -> None:
     """CommandError("usage_invalid") with the command that installs what is missing."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
+    missing = [package for module, package in NEEDED.items() if find_spec(module) is None]
     if missing:
         raise CommandError(
             "usage_invalid", f"The demo trains its models, which needs {' and '.join(missing)}: {INSTALL}"
