@@ -38,8 +38,9 @@ def family_of(server: Server) -> list[int]:
     return found
 
 
-def endless(seconds: float) -> bytes:
-    """y = x after about so many seconds of matrix products, if x is above 1000; else at once."""
+def endless(seconds: float, least: float = 0.0) -> bytes:
+    """y = x after about so many seconds of matrix products, if x is above 1000; else after `least` products: with
+    none it is taken for a fast model and runs on the loop, with some in the executor."""
     number, whole, size = TensorProto.FLOAT, TensorProto.INT64, 500
     body = helper.make_graph(
         [
@@ -62,6 +63,7 @@ def endless(seconds: float) -> bytes:
         helper.make_tensor("weights", number, square.shape, square.tobytes(), raw=True),
         helper.make_tensor("above", number, [], [1000.0]),
         helper.make_tensor("many", number, [], [seconds * 2000]),
+        helper.make_tensor("least", number, [], [least]),
         helper.make_tensor("nothing", number, [], [0.0]),
         helper.make_tensor("go", TensorProto.BOOL, [], [True]),
     ]
@@ -69,7 +71,8 @@ def endless(seconds: float) -> bytes:
         helper.make_node("ReduceMax", ["x"], ["largest"], keepdims=0),
         helper.make_node("Greater", ["largest", "above"], ["is_above"]),
         helper.make_node("Cast", ["is_above"], ["factor"], to=number),
-        helper.make_node("Mul", ["factor", "many"], ["turns_f"]),
+        helper.make_node("Mul", ["factor", "many"], ["wanted"]),
+        helper.make_node("Max", ["wanted", "least"], ["turns_f"]),
         helper.make_node("Cast", ["turns_f"], ["turns"], to=whole),
         helper.make_node("Loop", ["turns", "go", "weights"], ["product"], body=body),
         helper.make_node("ReduceMax", ["product"], ["one"], keepdims=0),
@@ -115,8 +118,8 @@ def cpu_share(pid: int) -> float:
 
 
 def test_a_hanging_model_keeps_no_orphan(server: Server) -> None:
-    """K10: the parent is killed while a model computes for minutes: workers and drain end within 5 s, and a new server
-    starts on the folder and the same port."""
+    """K10: the parent is killed while a model computes for minutes, on the very loop: workers and drain end within 5 s,
+    and a new server starts on the folder and the same port."""
     key = server.prepare(endless(300))
     server.start()
     children = family_of(server)
@@ -136,8 +139,9 @@ def test_a_hanging_model_keeps_no_orphan(server: Server) -> None:
 
 @pytest.mark.long
 def test_a_hanging_model_does_not_hinder_a_stop(server: Server) -> None:
-    """SIGTERM while a model computes for minutes: its caller gets 503 at 22 s, the exit status is 0, under 30 s."""
-    key = server.prepare(endless(300))
+    """SIGTERM while a model computes for minutes in the executor: its caller gets 503 at 22 s, the exit status is 0,
+    under 30 s."""
+    key = server.prepare(endless(300, least=10.0))
     server.start()
     family_of(server)
     connection = ask(server, key, 2000.0)
