@@ -6,6 +6,7 @@ stands in the manifest. Custom operators are off: nothing registers a library, a
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -55,6 +56,8 @@ class OnnxRuntime:
 
     def load(self, folder: Path, manifest: Manifest, options: Mapping[str, Any]) -> OnnxModel:
         """The model with `options["threads"]` threads; PublishError."""
+        # Read at import: its telemetry, on by default, reports to its maker and leaves files among the temporary ones.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
         # ONNX Runtime writes warnings to stderr by itself; what matters comes as an exception.

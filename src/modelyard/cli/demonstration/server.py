@@ -84,7 +84,6 @@ class DemoServer:
         ours = {
             "MODELYARD_AUTH__ADMIN_KEY": self.admin_key,
             "MODELYARD_HTTP__DRAIN_DELAY_S": "0.2",  # no load balancer has to notice its stop
-            "ORT_DISABLE_TELEMETRY": "1",  # else ONNX Runtime leaves a file in the folder for temporary files
         }
         return {**kept, **ours}
 

@@ -42,7 +42,7 @@ def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", "-c", script],
         cwd=folder,
-        env={**kept, "PATH": path, "MODELYARD_HTTP__DRAIN_DELAY_S": "0.1", "ORT_DISABLE_TELEMETRY": "1"},
+        env={**kept, "PATH": path, "MODELYARD_HTTP__DRAIN_DELAY_S": "0.1"},
         capture_output=True,
         text=True,
         timeout=240,
