@@ -12,7 +12,7 @@ from starlette.routing import Match
 
 import modelyard
 from modelyard.core.errors import ModelyardError
-from modelyard.http.errors import error_body, error_headers, status_of
+from modelyard.http.errors import error_body, error_headers, forget_frames, status_of
 from modelyard.http.routes import keys, models, oip, predictions, traffic
 from modelyard.http.routes.gate import Gate, GatedRoute, RouteTable
 from modelyard.http.routes.refusals import http_refusal, validation_refusal
@@ -77,16 +77,19 @@ def request_id_of(request: Request) -> str:
 
 async def _on_refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, ModelyardError)
+    forget_frames(error)
     return answer_error(request, error)
 
 
 async def _on_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    forget_frames(error)
     return answer_error(request, validation_refusal(error))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    forget_frames(error)
     allowed = _allowed(request)
     return answer_error(request, http_refusal(error, request.method, request.url.path, allowed))
 

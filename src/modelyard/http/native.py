@@ -104,6 +104,7 @@ class NativeCycle:
             return
         self.response_complete = True
         self.release()
+        self.body = b""  # the connection remembers its last request; the record of it is written
         protocol = self.protocol
         if self.disconnected or protocol.transport.is_closing():
             return

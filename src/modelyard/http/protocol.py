@@ -84,6 +84,7 @@ class PredictProtocol(HttpToolsProtocol):
                     cycle.release()
         self.pipeline.clear()
         super().connection_lost(exc)
+        self.cycle = self.head = None  # a circle: what it holds would wait for the garbage collector
 
     def data_received(self, data: bytes) -> None:
         if self.deaf:
