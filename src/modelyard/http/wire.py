@@ -156,6 +156,8 @@ def answer_fields(answer: Answer) -> list[tuple[bytes, bytes]]:
         fields.append((b"content-encoding", answer.content_encoding))
     if answer.allow is not None:
         fields.append((b"allow", answer.allow.encode("ascii")))
+    if answer.status == 401:
+        fields.append((b"www-authenticate", b"Bearer"))
     return fields
 
 
