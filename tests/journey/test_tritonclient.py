@@ -172,9 +172,9 @@ def test_text(client: Client) -> None:
 def test_errors_reach_the_caller(client: Client) -> None:
     """Traps 3 and 8: what is wrong comes as the client's own exception, with our sentence and the status."""
     cases: list[tuple[str, dict[str, Any], str, str]] = [
-        ("cancer", {"wrong": ROWS}, "400", "wrong"),
-        ("cancer", {"X": ROWS[:, :5]}, "400", "30"),
-        ("cancer", {"X": WHOLE}, "400", "FP32"),
+        ("cancer", {"wrong": ROWS}, "400", "input"),
+        ("cancer", {"X": ROWS[:, :5]}, "400", "inputs[0].shape"),
+        ("cancer", {"X": WHOLE}, "400", "inputs[0].datatype"),
         ("no-such-model", {"X": ROWS}, "404", "no-such-model"),
     ]
     for model, tensors, status, word in cases:
