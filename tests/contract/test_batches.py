@@ -119,11 +119,16 @@ def leave(caller: Caller, how: str) -> None:
 
 
 def connect(worker: HttpWorker, count: int) -> list[Caller]:
-    """Connections that the worker knows."""
-    before = worker.on_loop(lambda: len(worker.shared.connections))
+    """Connections that the worker knows, and no others: those of an earlier test may take a moment to go."""
+    Caller.close_all()
+    until(lambda: open_connections(worker) == 0)
     callers = [Caller(worker.port) for _ in range(count)]
-    until(lambda: worker.on_loop(lambda: len(worker.shared.connections)) == before + count)
+    until(lambda: open_connections(worker) == count)
     return callers
+
+
+def open_connections(worker: HttpWorker) -> int:
+    return int(worker.on_loop(lambda: len(worker.shared.connections)))
 
 
 def numbers(reply: Reply) -> list[float]:
