@@ -20,6 +20,8 @@ from emulation.emulator import Emulator
 from emulation.readback import Account
 
 PARALLELISM = "-parallelism=30"
+RACES = ("use of closed network connection", "dictionary changed size during iteration", "connection reset by peer")
+RETRIES = 2
 #: The emulator forgets `newer_noncurrent_versions`, for which the provider waits in vain: bootstrap's lifecycle is
 #: applied without it, by an override file beside the copy.
 LIFECYCLE_OVERRIDE = """
@@ -67,6 +69,7 @@ class Applied:
     seconds: dict[str, float] = field(default_factory=dict)
     drift: list[str] = field(default_factory=lambda: ["not planned again"])
     forgotten: list[str] = field(default_factory=list)
+    retries: int = 0
     instances: list[Instance] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -126,8 +129,15 @@ def prepared(stack: Stack, emulator: Emulator, folder: Path, cli: str) -> Applie
 
 
 def apply(applied: Applied, label: str, **variables: Any) -> None:
-    """One `terraform apply` with the stack's variables and these changes, its time under `label`."""
+    """One `terraform apply` with the stack's variables and these changes, its time under `label`.
+
+    The emulator's own races (a lost connection, a dictionary changed under its reader) are met as an owner meets a lost
+    connection: apply again, at most twice; how often is kept.
+    """
     done = command(applied, "apply", "-auto-approve", PARALLELISM, **variables)
+    while done.code != 0 and applied.retries < RETRIES and all(any(r in e for r in RACES) for e in done.errors):
+        applied.retries += 1
+        done = command(applied, "apply", "-auto-approve", PARALLELISM, **variables)
     applied.seconds[label] = done.checked(f"{label} of {applied.stack.name}").seconds
 
 

@@ -60,6 +60,8 @@ def serving(cli: str, folder: Path) -> Iterator[Emulator]:
         finally:
             process.terminate()
             process.wait(STOP_TIMEOUT_S)
+            if process.stdout is not None:
+                process.stdout.close()
 
 
 def address_of(process: subprocess.Popen[str]) -> str:

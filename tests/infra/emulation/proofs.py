@@ -42,6 +42,7 @@ def record_applied(results: Results, applied: Applied) -> None:
         applied.stack.name,
         resources=len(applied.instances),
         proven=len(applied.instances) - len(unproven),
+        retries=applied.retries,
         drift=applied.drift,
         forgotten=applied.forgotten,
         seconds={name: round(value, 1) for name, value in applied.seconds.items()},
