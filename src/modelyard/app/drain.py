@@ -16,6 +16,10 @@ IDLE_PRIORITY = 19
 """The drain takes the time that answers leave over; the spool's bound keeps it from falling behind for ever."""
 
 
+FINAL_S = 4.0
+"""The last pass's time: with the half second in which a lost parent is noticed, an orphan ends within five."""
+
+
 def run_drain(settings: Settings, parent_pid: int) -> None:
     """Drains until SIGTERM, or until the parent is gone: its successor starts a drain of its own."""
     os.nice(IDLE_PRIORITY)
@@ -33,7 +37,7 @@ def run_drain(settings: Settings, parent_pid: int) -> None:
         SystemClock(),
         max_body_bytes=settings.http.max_body_bytes,
     )
-    drain.run(stop)
+    drain.run(stop, FINAL_S)
     stores.close()
 
 

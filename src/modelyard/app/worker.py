@@ -72,7 +72,7 @@ async def _main(settings: Settings, handles: Handles) -> None:
     with (
         ThreadPoolExecutor(settings.batching.executor_threads, "run") as runs,
         ThreadPoolExecutor(1, "decode") as decoder,
-        ThreadPoolExecutor(2, "background") as background,
+        ThreadPoolExecutor(4, "background") as background,
         ThreadPoolExecutor(1, "sync") as syncs,
     ):
         durable = settings.journal.durability == "host"

@@ -6,6 +6,8 @@ parameters that are not known here are accepted and ignored, as both say.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any, NamedTuple, NoReturn
 
 from modelyard.codec.json_strict import parse, printable
@@ -155,13 +157,18 @@ def _read_name(item: dict[str, Any], field: str, plan: SignaturePlan) -> TensorS
     if spec is None:
         raise InvalidRequestError(
             "input_unknown",
-            "The model has no input of this name.",
+            f"{field}.name: the model has no input `{printable(name)}`; it has {_listed(plan.inputs)}.",
             field=f"{field}.name",
             expected=list(plan.inputs),
             got=printable(name),
             example=next(iter(plan.inputs), None),
         )
     return spec
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The first ten names: some clients show the sentence alone."""
+    return ", ".join(f"`{name}`" for name in islice(names, 10))
 
 
 def _check_datatype(datatype: Any, spec: TensorSpec, field: str) -> None:
@@ -229,7 +236,12 @@ def read_outputs(outputs: Any, plan: SignaturePlan) -> tuple[OutputRequest, ...]
             _bad_output("output_duplicate", "This output is asked for twice.", index, "each output once", request.name)
         if request.name not in plan.outputs:
             _bad_output(
-                "output_unknown", "The model has no output of this name.", index, list(plan.outputs), request.name
+                "output_unknown",
+                f"outputs[{index}].name: the model has no output `{printable(request.name)}`; "
+                f"it has {_listed(plan.outputs)}.",
+                index,
+                list(plan.outputs),
+                request.name,
             )
         wanted[request.name] = request
     return tuple(wanted.values())

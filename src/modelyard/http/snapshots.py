@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -25,6 +26,8 @@ log = structlog.get_logger()
 
 RING_INTERVAL_S = 0.05
 """How often the loop looks whether the board was rung: a read of eight bytes."""
+RETRY_S = 5.0
+"""How long after a load that left out a version with traffic the loader is asked again."""
 
 
 class Loader(Protocol):
@@ -49,8 +52,8 @@ class Seen(msgspec.Struct, frozen=True):
 class Snapshots:
     """Keeps one worker's predictor at the newest snapshot.
 
-    A new routing table is put in place only when every version it sends traffic to is loaded, or failed to load;
-    until then the old one serves.
+    Keys follow within a poll, whatever is being loaded. A new routing table is put in place only when every version
+    it sends traffic to is loaded, or failed to load; until then the old one serves.
     """
 
     def __init__(
@@ -75,7 +78,10 @@ class Snapshots:
         self._applied = applied
         self._changes = changes
         self._empty_reason = "" if ready_when_empty else "no model is published"
-        self._version = -1
+        self._latest: Seen | None = None
+        self._loading: asyncio.Task[None] | None = None
+        self._loaded_s = 0.0
+        self._order = threading.Lock()
 
     def read(self) -> Seen:
         """Everything, at one version: read again if the version moved meanwhile."""
@@ -85,24 +91,20 @@ class Snapshots:
             if self._keys.version() == version:
                 return seen
 
-    def load(self, seen: Seen) -> tuple[KeyTable, RoutingTable]:
-        """Loads what is new and builds the tables; blocking, for a thread."""
-        self._loader.refresh(seen.versions)
-        return KeyTable(seen.keys), self.table(seen)
-
     def table(self, seen: Seen) -> RoutingTable:
-        """The routing table of a snapshot, with what is loaded."""
+        """Loads what is new and gives the routing table of a snapshot; blocking, for a thread."""
+        self._loader.refresh(seen.versions)
         known = [(version.model, version.version) for version in seen.versions]
         return RoutingTable(seen.version, seen.endpoints, self._loader.servables(), known)
 
     def start(self, predictor: Predictor) -> None:
         """The first snapshot, blocking."""
         seen = self.read()
-        self._install(predictor, seen.version, *self.load(seen))
+        self._install_keys(predictor, seen)
+        self._install_table(predictor, self.table(seen))
 
     async def follow(self, predictor: Predictor) -> None:
         """Polls for ever; keeps what it has while the database is away."""
-        loop = asyncio.get_running_loop()
         rung = self._changes()
         looked = 0.0
         while True:
@@ -112,28 +114,60 @@ class Snapshots:
                 continue
             rung, looked = changes, time.monotonic()
             try:
-                await self._look(loop, predictor)
+                await self._look(predictor)
             except Exception as error:
-                log.warning(Event.SNAPSHOT_FAILED, error=type(error).__name__, reason=str(error)[:300])
+                _say_failed(error)
 
-    async def _look(self, loop: asyncio.AbstractEventLoop, predictor: Predictor) -> None:
+    async def _look(self, predictor: Predictor) -> None:
+        """Keys at once, whatever is being loaded; models behind it, one load at a time."""
+        loop = asyncio.get_running_loop()
         version = await loop.run_in_executor(self._executor, self._keys.version)
         predictor.fresh_s = time.monotonic()
-        if version == self._version:
-            return
-        seen = await loop.run_in_executor(self._executor, self.read)
-        # Keys first: a revocation does not wait for a model to load.
-        predictor.keys = await loop.run_in_executor(self._executor, KeyTable, seen.keys)
-        keys, table = await loop.run_in_executor(self._executor, self.load, seen)
-        self._install(predictor, seen.version, keys, table)
+        if self._latest is None or version != self._latest.version:
+            seen = await loop.run_in_executor(self._executor, self.read)
+            self._install_keys(predictor, seen)
+        if self._loading is None and self._latest is not None and self._is_due(predictor, self._latest):
+            self._loading = loop.create_task(self._load(predictor, self._latest))
 
-    def _install(self, predictor: Predictor, version: int, keys: KeyTable, table: RoutingTable) -> None:
-        predictor.keys, predictor.table = keys, table
-        predictor.fresh_s = time.monotonic()
-        self._version = version
+    def _is_due(self, predictor: Predictor, seen: Seen) -> bool:
+        if predictor.table.version != seen.version:
+            return True
+        return bool(_not_loaded(predictor.table)) and time.monotonic() - self._loaded_s > RETRY_S
+
+    async def _load(self, predictor: Predictor, seen: Seen) -> None:
+        try:
+            table = await asyncio.get_running_loop().run_in_executor(self._executor, self.table, seen)
+            self._install_table(predictor, table)
+        except Exception as error:
+            _say_failed(error)
+        finally:
+            self._loading = None
+
+    def _install_keys(self, predictor: Predictor, seen: Seen) -> None:
+        with self._order:
+            if self._latest is None or seen.version >= self._latest.version:
+                self._latest = seen
+                predictor.keys = KeyTable(seen.keys)
+
+    def _install_table(self, predictor: Predictor, table: RoutingTable) -> None:
+        """Puts the table in place, unless a newer one is; from then on this worker answers by its version."""
+        with self._order:
+            if table.version < predictor.table.version:
+                return
+            predictor.table = table
+        self._loaded_s = predictor.fresh_s = time.monotonic()
         self.ready_reason = _not_loaded(table) if table.endpoints else self._empty_reason
-        self._applied(version)
-        log.info(Event.SNAPSHOT_APPLIED, version=version, endpoints=len(table.endpoints), models=len(table.servables))
+        self._applied(table.version)
+        log.info(
+            Event.SNAPSHOT_APPLIED,
+            version=table.version,
+            endpoints=len(table.endpoints),
+            models=len(table.servables),
+        )
+
+
+def _say_failed(error: Exception) -> None:
+    log.warning(Event.SNAPSHOT_FAILED, error=type(error).__name__, reason=str(error)[:300])
 
 
 def _not_loaded(table: RoutingTable) -> str:

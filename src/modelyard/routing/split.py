@@ -19,8 +19,8 @@ def bucket(salt: str, subject: str) -> float:
 def assign(salt: str, subject: str, weights: tuple[tuple[str, int], ...]) -> int:
     """The position in `weights` (shares in percent, in order) that this subject falls on.
 
-    Arms are laid end to end on [0, 1), so a change of weights moves only the share that changed. Arms of weight 0
-    are never chosen.
+    Arms are laid end to end on [0, 1), so between two arms a change of weights moves only the share that changed; with
+    more arms, also subjects between neighbours of the arm that changed. Arms of weight 0 are never chosen.
     """
     point = bucket(salt, subject) * sum(share for _, share in weights)
     reached = 0
