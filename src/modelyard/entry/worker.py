@@ -1,4 +1,5 @@
-"""`python -m modelyard.entry.worker SLOT LISTENER CONTROL COUNTER SUCCESSOR`, started by the server; settings on stdin."""
+"""`python -m modelyard.entry.worker SLOT LISTENER CONTROL COUNTER SUCCESSOR`: started by the server, settings on
+stdin."""
 
 from __future__ import annotations
 

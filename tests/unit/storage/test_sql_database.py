@@ -174,15 +174,15 @@ def test_a_forked_child_has_connections_of_its_own(database: Database) -> None:
 def test_threads_share_a_database(database: Database) -> None:
     """Eight threads, more than connections are pooled, read and write without an error."""
     done = threading.Barrier(8)
+    patient = Database(database.engine.url.render_as_string(), 30)
 
     def work(number: int) -> None:
         done.wait(10)
         for turn in range(5):
-            with database.write() as connection:
+            with patient.write() as connection:
                 connection.execute(insert(schema.spool_positions).values(file=f"{number}-{turn}", offset=1))
-            database.ping()
+            patient.ping()
 
-    patient = Database(database.engine.url.render_as_string(), 10)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
     with patient.read() as connection:
