@@ -135,7 +135,7 @@ def apply(applied: Applied, label: str, **variables: Any) -> None:
     connection: apply again, at most twice; how often is kept.
     """
     done = command(applied, "apply", "-auto-approve", PARALLELISM, **variables)
-    while done.code != 0 and applied.retries < RETRIES and all(any(r in e for r in RACES) for e in done.errors):
+    while raced(done) and applied.retries < RETRIES:
         applied.retries += 1
         done = command(applied, "apply", "-auto-approve", PARALLELISM, **variables)
     applied.seconds[label] = done.checked(f"{label} of {applied.stack.name}").seconds
@@ -152,7 +152,7 @@ def apply_from_nothing(stack: Stack, emulator: Emulator, folder: Path, cli: str)
     applied = prepared(stack, emulator, folder, cli)
     apply(applied, "apply without image", image=None)
     apply(applied, "apply with image")
-    again, plan = workspace_plan(applied)
+    again, plan = planned_again(applied)
     applied.requests = emulator.requests()
     applied.drift, applied.forgotten = drift(plan, applied.requests), forgotten(plan, applied.requests)
     applied.seconds["second plan"] = again.seconds
@@ -162,10 +162,18 @@ def apply_from_nothing(stack: Stack, emulator: Emulator, folder: Path, cli: str)
     return applied
 
 
-def workspace_plan(applied: Applied) -> tuple[Completed, dict[str, Any]]:
+def raced(done: Completed) -> bool:
+    """True when a command failed by nothing but the emulator's own races."""
+    return done.code != 0 and bool(done.errors) and all(any(race in error for race in RACES) for error in done.errors)
+
+
+def planned_again(applied: Applied) -> tuple[Completed, dict[str, Any]]:
     """Plan the stack against what it applied; TerraformError when it can't be planned."""
     file = applied.workspace.variable_file(applied.stack.variables)
     done, plan = applied.workspace.plan(*applied.stack.arguments(), file)
+    while raced(done) and applied.retries < RETRIES:
+        applied.retries += 1
+        done, plan = applied.workspace.plan(*applied.stack.arguments(), file)
     return done.checked(f"second plan of {applied.stack.name}"), plan
 
 

@@ -12,8 +12,8 @@ from emulation.applying import Applied, apply_from_nothing, destroy
 from emulation.emulator import serving
 from emulation.readback import Account
 
-#: A stack mostly waits (for a database, a load balancer, a lifecycle), so six share two cores.
-AT_ONCE = 6
+#: A stack mostly waits (for a database, a load balancer, a lifecycle), so three share two cores.
+AT_ONCE = 3
 
 
 @dataclass(frozen=True)

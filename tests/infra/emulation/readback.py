@@ -44,11 +44,11 @@ class Account:
         }
 
     def own_keys(self) -> list[dict[str, Any]]:
-        """Every customer-managed key with its rotation status."""
+        """Every key that the stack or bootstrap made, by description, with its rotation status."""
         kms, found = self.client("kms"), []
         for key in kms.list_keys()["Keys"]:
             about = kms.describe_key(KeyId=key["KeyId"])["KeyMetadata"]
-            if about["KeyManager"] == "CUSTOMER" and about["KeyState"] == "Enabled":
+            if about["Description"].startswith("modelyard") and about["KeyState"] == "Enabled":
                 found.append(
                     {**about, "rotates": kms.get_key_rotation_status(KeyId=key["KeyId"])["KeyRotationEnabled"]}
                 )
