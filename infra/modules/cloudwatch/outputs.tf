@@ -1,7 +1,8 @@
 output "topic_arn" {
   description = "Alert topic."
   value       = aws_sns_topic.alerts.arn
-  depends_on  = [aws_sns_topic_policy.alerts]
+  # Who publishes to the topic must find its policy in place.
+  depends_on = [aws_sns_topic_policy.alerts]
 }
 
 output "log_group_names" {
@@ -22,7 +23,8 @@ output "dashboard_url" {
 output "undelivered_queue_arn" {
   description = "Queue of events that could not be delivered."
   value       = aws_sqs_queue.undelivered.arn
-  depends_on  = [aws_sqs_queue_policy.undelivered]
+  # Who sends to the queue must find its policy in place.
+  depends_on = [aws_sqs_queue_policy.undelivered]
 }
 
 output "alarm_names" {

@@ -11,7 +11,8 @@ output "function_version" {
 output "alias_name" {
   description = "Alias that traffic goes to; its warm environments exist when it is used."
   value       = aws_lambda_alias.live.name
-  depends_on  = [aws_lambda_provisioned_concurrency_config.live]
+  # Scaling moves warm environments, so they must be there first.
+  depends_on = [aws_lambda_provisioned_concurrency_config.live]
 }
 
 output "alias_arn" {
