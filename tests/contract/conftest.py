@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
+from together import PROCESS_TIMEOUT_S, at_once
 
 from modelyard.core.settings import Settings
 from modelyard.storage.sql.open import open_stores
 from modelyard.storage.stores import Stores
 from modelyard.testing import memory_stores
-
-PROCESS_TIMEOUT_S = 60
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -135,7 +134,7 @@ def in_processes(count: int, data: Path, work: Callable[[Stores, int], Any]) -> 
     barrier = context.Barrier(count)
     answers: Any = context.Queue()
     processes = [
-        context.Process(target=_at_once, args=(barrier, answers, data, work, number), daemon=True)
+        context.Process(target=at_once, args=(barrier, answers, data, work, number), daemon=True)
         for number in range(count)
     ]
     for process in processes:
@@ -147,18 +146,6 @@ def in_processes(count: int, data: Path, work: Callable[[Stores, int], Any]) -> 
     answers.close()
     answers.join_thread()
     return [answer for _number, answer in sorted(found, key=lambda pair: pair[0])]
-
-
-def _at_once(barrier: Any, answers: Any, data: Path, work: Callable[[Stores, int], Any], number: int) -> None:
-    stores = open_stores(Settings(), data)
-    try:
-        barrier.wait(PROCESS_TIMEOUT_S)
-        answer = work(stores, number)
-    except BaseException as error:
-        answer = f"{type(error).__name__}: {error}"
-    finally:
-        stores.close()
-    answers.put((number, answer))
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ class StubCall:
 
     @property
     def code(self) -> str:
-        """"" for a success, else the error's code."""
+        """ "" for a success, else the error's code."""
         (answer,) = self.answers
         return "" if answer.status == 200 else str(json.loads(answer.body)["code"])
 
