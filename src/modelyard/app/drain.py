@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import suppress
 
 from modelyard.app.folder import DataFolder
 from modelyard.core.clock import SystemClock
@@ -23,6 +24,8 @@ FINAL_S = 4.0
 def run_drain(settings: Settings, parent_pid: int) -> None:
     """Drains until SIGTERM, or until the parent is gone: its successor starts a drain of its own."""
     os.nice(IDLE_PRIORITY)
+    with suppress(OSError, AttributeError):  # not on every system
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     folder = DataFolder(settings.data)
     stores = open_stores(settings, folder.path)
     stop = threading.Event()
