@@ -25,7 +25,11 @@ from modelyard.http.forms.views import (
     one_key_view,
     version_view,
 )
+from modelyard.http.processes.board import Board
 from modelyard.telemetry.logs import configure_logging
+
+EFFECTIVE_WITHIN_S = 5.0
+"""How long a change waits for the workers of a running server; they follow later all the same."""
 
 
 class LocalBackend:
@@ -49,6 +53,7 @@ class LocalBackend:
             rate=None if rate is None else parse_rate(rate),
             expires_in_s=None if expires is None else parse_duration(expires),
         )
+        self._effective()
         return issued_view(issued, self._now())
 
     def keys(self) -> list[Json]:
@@ -58,6 +63,7 @@ class LocalBackend:
     def revoke_key(self, key_id: str) -> Json:
         """Ends a key."""
         key = self._services.keys.revoke(key_id)
+        self._effective()
         return one_key_view(self._services.keys.list(), key, self._now())
 
     def publish(
@@ -71,6 +77,7 @@ class LocalBackend:
     ) -> Json:
         """Publishes a file or folder."""
         published = self._services.publisher.publish(model, source, version, metrics, example)
+        self._effective()
         return version_view(published.version) | {"created": published.created}
 
     def models(self) -> list[Json]:
@@ -93,7 +100,9 @@ class LocalBackend:
     def set_traffic(self, endpoint: str, weights: Mapping[str, int]) -> Json:
         """Replaces them."""
         name = check_name(endpoint, "endpoint")
-        return endpoint_view(self._services.endpoints.set_traffic(name, traffic_weights(weights)))
+        changed = self._services.endpoints.set_traffic(name, traffic_weights(weights))
+        self._effective()
+        return endpoint_view(changed)
 
     def predictions(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> Json:
         """One page."""
@@ -119,6 +128,14 @@ class LocalBackend:
     def close(self) -> None:
         """Closes the stores."""
         self._services.close()
+
+    def _effective(self) -> None:
+        """Waits until every worker of a server on this folder answers by the change, for a bounded time."""
+        if not self._folder.locked() or not self._folder.board.exists():
+            return
+        board = Board(self._folder.board)
+        board.wait_applied(self._services.key_store.version(), EFFECTIVE_WITHIN_S)
+        board.close()
 
     def _drain(self) -> None:
         """Brings in what a server that is gone left in the spool; a running one does so itself."""
