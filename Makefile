@@ -41,9 +41,8 @@ check: $(VENV)/.test ## Format, lint, types, layers, size budgets
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python tests/budgets.py
 
-test: $(VENV)/.test system check ## Everything that a commit must pass
+test: $(VENV)/.test system check ## Everything that a commit of the service must pass (infrastructure: make infra-test)
 	@$(BIN)/pytest --ignore=tests/infra
-	@if $(MAKE) -n infra-test >/dev/null 2>&1; then $(MAKE) infra-test; fi
 
 test-long: $(VENV)/.test system ## The long, seeded forms
 	@$(BIN)/pytest -m long
