@@ -44,7 +44,7 @@ def _bars(
     axes.margins(x=0.14)
     axes.set_title(title, loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=len(servers))
     picture.tight_layout()
     picture.savefig(path, dpi=130)
     plt.close(picture)
