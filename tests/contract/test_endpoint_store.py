@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from modelyard.core.errors import NotFoundError
+from modelyard.core.errors import ConflictError, NotFoundError
 from modelyard.core.settings import Settings
 from modelyard.routing.ports import Endpoint
 from modelyard.storage.sql.open import open_stores
@@ -64,6 +64,41 @@ def test_traffic_to_what_is_not_there_is_refused(
         stores.endpoints.set_traffic(name, weights)
     assert caught.value.code == code
     assert (stores.endpoints.endpoints(), stores.keys.version()) == before
+
+
+def test_a_change_of_what_was_seen_is_refused_once_it_is_otherwise(stores: Stores) -> None:
+    """With the revision that was seen: the first of two wins, the second is told, and changes nothing (D8)."""
+    _publish(stores)
+    assert stores.endpoints.set_traffic("tree", (("2", 100),), 1).revision == 2
+    before = stores.keys.version()
+    with pytest.raises(ConflictError) as caught:
+        stores.endpoints.set_traffic("tree", (("3", 100),), 1)
+    assert (caught.value.code, caught.value.detail["expected"]) == ("edit_conflict", 2)
+    assert stores.endpoints.endpoint("tree").weights == (("2", 100),)
+    assert stores.keys.version() == before
+
+
+def _deploy(stores: Stores, number: int) -> int:
+    """Switches whatever it saw, twenty times; how often it won."""
+    won = 0
+    for _ in range(20):
+        seen = stores.endpoints.endpoint("tree").revision
+        try:
+            stores.endpoints.set_traffic("tree", ((str(number + 1), 100),), seen)
+            won += 1
+        except ConflictError:
+            pass
+    return won
+
+
+def test_of_two_operators_at_once_one_wins(processes: Callable[..., list[Any]], data: Path) -> None:
+    """Two processes deploy what they saw (D8): each revision has one winner, no change is lost unseen."""
+    stores = open_stores(Settings(), data)
+    _publish(stores)
+    won = processes(2, _deploy)
+    assert stores.endpoints.endpoint("tree").revision == 1 + sum(won)
+    assert sum(won) >= 20
+    stores.close()
 
 
 def test_an_unknown_endpoint_is_not_found(stores: Stores) -> None:

@@ -261,6 +261,8 @@ NOT_FROM_A_PREDICT_ROUTE = {
     "version_exists": "management (tests/unit/http_routes)",
     "data_folder_in_use": "ends the start (tests/journey)",
     "client_exists": "management (tests/unit/http_routes)",
+    "edit_conflict": "management (tests/unit/http_routes)",
+    "etag_stale": "management (tests/unit/http_routes)",
     "content_type_unsupported": "predict routes read any content type (interoperability trap 1)",
 }
 

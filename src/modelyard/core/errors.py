@@ -25,12 +25,14 @@ ModelyardError
 │                                                 store_unavailable
 ├── ModelError            the model failed        model_failed
 ├── ConflictError         it is otherwise already version_exists data_folder_in_use client_exists
+│                                                 edit_conflict etag_stale
 ├── PublishError          this model is refused   model_empty model_unreadable opset_unsupported
 │                                                 external_data_outside format_unknown format_not_allowed
 │                                                 runtime_missing types_untrusted manifest_invalid
 │                                                 signature_conflict warm_up_failed example_failed publish_timeout
 │                                                 archive_unsafe
 ├── SettingsError         the start is refused    setting_invalid port_in_use data_folder_unusable
+│                                                 tls_file_unreadable tls_key_mismatch tls_certificate_expired
 ├── CommandError          the command line is     usage_invalid file_unreadable server_not_running
 │                         refused                 server_unreachable answer_unreadable
 └── InternalError         our fault               internal
@@ -151,7 +153,7 @@ class ModelError(ModelyardError):
 class ConflictError(ModelyardError):
     """The present state contradicts what was asked for."""
 
-    codes = _codes("version_exists data_folder_in_use client_exists")
+    codes = _codes("version_exists data_folder_in_use client_exists edit_conflict etag_stale")
 
 
 class PublishError(ModelyardError):
@@ -167,7 +169,9 @@ class PublishError(ModelyardError):
 class SettingsError(ModelyardError):
     """The program cannot start as it is configured."""
 
-    codes = _codes("setting_invalid port_in_use data_folder_unusable")
+    codes = _codes(
+        "setting_invalid port_in_use data_folder_unusable tls_file_unreadable tls_key_mismatch tls_certificate_expired"
+    )
 
 
 class CommandError(ModelyardError):

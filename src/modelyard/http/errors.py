@@ -54,6 +54,7 @@ CODE_STATUS: Mapping[str, int] = {
     "headers_too_large": 431,
     "receive_timeout": 408,
     "request_timeout": 503,
+    "etag_stale": 412,
 }
 """Codes whose status differs from their family's (DeadlineError has none of its own)."""
 

@@ -26,5 +26,6 @@ class EndpointStore(Protocol):
     def endpoint(self, name: str) -> Endpoint:
         """One endpoint; NotFoundError("endpoint_not_found")."""
 
-    def set_traffic(self, name: str, weights: tuple[tuple[str, int], ...]) -> Endpoint:
-        """Replaces the weights; NotFoundError("endpoint_not_found" | "version_not_found")."""
+    def set_traffic(self, name: str, weights: tuple[tuple[str, int], ...], revision: int | None = None) -> Endpoint:
+        """Replaces the weights, if the endpoint is at `revision` (None: whatever it is at), in one transaction.
+        NotFoundError("endpoint_not_found" | "version_not_found"), ConflictError("edit_conflict")."""

@@ -49,6 +49,17 @@ def version_exists(model: str, version: str) -> ConflictError:
     )
 
 
+def edit_conflict(name: str, expected: int, got: int) -> ConflictError:
+    """Somebody else changed the endpoint between the look and the change."""
+    return ConflictError(
+        "edit_conflict",
+        f"The traffic of `{name}` was changed meanwhile; look at it again.",
+        field="revision",
+        expected=got,
+        got=expected,
+    )
+
+
 def endpoint_not_found(name: str) -> NotFoundError:
     """No endpoint has this name."""
     return NotFoundError("endpoint_not_found", f"There is no endpoint `{name}`.", field="endpoint", got=name)

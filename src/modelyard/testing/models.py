@@ -83,10 +83,12 @@ class MemoryEndpointStore:
             raise refusals.endpoint_not_found(name)
         return found
 
-    def set_traffic(self, name: str, weights: tuple[tuple[str, int], ...]) -> Endpoint:
-        """Replaces the weights; NotFoundError("endpoint_not_found" | "version_not_found")."""
+    def set_traffic(self, name: str, weights: tuple[tuple[str, int], ...], revision: int | None = None) -> Endpoint:
+        """Replaces the weights; NotFoundError("endpoint_not_found" | "version_not_found"), ConflictError."""
         with self._version.lock:
             before = self.endpoint(name)
+            if revision is not None and revision != before.revision:
+                raise refusals.edit_conflict(name, revision, before.revision)
             known = self._registry.names(before.model)
             for version, _share in weights:
                 if version not in known:

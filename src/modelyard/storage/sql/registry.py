@@ -130,11 +130,13 @@ class SqlEndpointStore:
         with self._database.read() as connection:
             return _endpoint(connection, name)
 
-    def set_traffic(self, name: str, weights: tuple[tuple[str, int], ...]) -> Endpoint:
-        """Replaces the weights; NotFoundError("endpoint_not_found" | "version_not_found")."""
+    def set_traffic(self, name: str, weights: tuple[tuple[str, int], ...], revision: int | None = None) -> Endpoint:
+        """Replaces the weights; NotFoundError("endpoint_not_found" | "version_not_found"), ConflictError."""
         mine = schema.endpoints.c.name == name
         with self._database.write() as connection:
             before = _endpoint(connection, name)
+            if revision is not None and revision != before.revision:
+                raise refusals.edit_conflict(name, revision, before.revision)
             known = version_names(connection, before.model)
             for version, _share in weights:
                 if version not in known:
