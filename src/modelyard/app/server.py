@@ -18,6 +18,8 @@ from modelyard.auth.scopes import Scope
 from modelyard.core.clock import SystemClock
 from modelyard.core.errors import SettingsError
 from modelyard.core.settings import Settings
+from modelyard.http.edge.certificate import Certificate
+from modelyard.http.edge.tls import TlsKeeper
 from modelyard.http.processes.board import Board
 from modelyard.http.processes.supervisor import Supervisor
 from modelyard.limits.gcra import SharedGcra
@@ -28,10 +30,12 @@ ADMINISTRATOR = "administrator"
 
 
 class Started(msgspec.Struct, frozen=True):
-    """What the start found: the address, and the first administrator's key if this start made one."""
+    """What the start found: the address, the first administrator's key if this start made one, and the certificate
+    that TLS shows (None without TLS)."""
 
     url: str
     admin_key: SecretStr | None
+    certificate: Certificate | None = None
 
 
 def serve(
@@ -49,10 +53,13 @@ def serve(
     folder = DataFolder(settings.data)
     folder.open()
     folder.lock()
+    keeper = TlsKeeper(settings.http, folder.path)
+    certificate = keeper.start()
     listener = listen(settings)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    started = Started(f"http://{shown}:{port}", first_administrator(settings))
+    scheme = "http" if certificate is None else "https"
+    started = Started(f"{scheme}://{shown}:{port}", first_administrator(settings), certificate)
     prepared(started)
     board = Board.create(folder.board)
     counter = SharedGcra.create(settings.limits.max_clients)
@@ -63,7 +70,7 @@ def serve(
         ready(started)
 
     try:
-        return Supervisor(board, settings.workers, spawn.worker, spawn.drain, announce).run()
+        return Supervisor(board, settings.workers, spawn.worker, spawn.drain, announce, keeper.refresh).run()
     finally:
         folder.withdraw()
 

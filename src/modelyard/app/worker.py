@@ -21,6 +21,8 @@ from modelyard.core.call import RateState
 from modelyard.core.clock import SystemClock
 from modelyard.core.errors import LimitError
 from modelyard.core.settings import Settings
+from modelyard.http.edge.proxied import Edge
+from modelyard.http.edge.tls import TlsContext, tls_files
 from modelyard.http.errors import render_error
 from modelyard.http.processes.board import Board
 from modelyard.http.processes.worker import Worker
@@ -146,6 +148,7 @@ def _worker(
 
     management = _later(lambda: _management(services, _gate(predictor), lambda: worker.reason, predictor))
     door = Door(shared, management, effective)
+    files = tls_files(settings.http, DataFolder(settings.data).path)
     worker = Worker(
         settings=settings,
         listener=socket.socket(fileno=handles.listener_fd),
@@ -154,9 +157,10 @@ def _worker(
         slot=handles.slot,
         shared=shared,
         predictor=predictor,
-        app=door,
+        app=Edge(door, settings.http),
         reason=lambda: snapshots.ready_reason,
         poll=writer.poll,
+        tls=None if files is None else TlsContext(files),
     )
     return worker
 

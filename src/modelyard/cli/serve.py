@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,9 @@ def serve_command(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.")] = None,
     workers: Annotated[int | None, typer.Option(help="HTTP worker processes.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain, PEM. Read again on SIGHUP.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+    tls: Annotated[str | None, typer.Option(help="`self-signed`: TLS with a certificate made at the start.")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with settings.")] = None,
 ) -> None:
     """Serves the models of a data folder, with keys, limits and the prediction log.
@@ -34,7 +38,8 @@ def serve_command(
 
     Example: modelyard serve --data modelyard-data --port 8080 --workers 2
     """
-    settings = load_settings(config, data=data, workers=workers, **{"http.host": host, "http.port": port})
+    http = {"http.host": host, "http.port": port, "http.tls": tls, "http.tls_cert": tls_cert, "http.tls_key": tls_key}
+    settings = load_settings(config, data=data, workers=workers, **http)
     configure_logging(settings.log.level)
     environment: dict[str, str] = dict(os.environ)
     threads = size_threads(settings, environment)
@@ -63,8 +68,19 @@ def show_start(settings: Settings, threads: Threads, started: Started) -> None:
             ),
             soft_wrap=True,
         )
-    if settings.http.host not in ("127.0.0.1", "localhost", "::1"):
+    if started.certificate is not None:
+        until, fingerprint = started.certificate.not_after, started.certificate.fingerprint
+        console.print(f"[bold]TLS[/]      valid until {until:%Y-%m-%d} · SHA-256 {fingerprint}\n", soft_wrap=True)
+    elif not is_loopback(settings.http.host):
         console.print("[yellow]Keys travel in the clear: this address is not a loopback, and TLS is off.[/]")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def show_ready(started: Started) -> None:

@@ -6,11 +6,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,6 +23,9 @@ from pydantic_settings import (
 from modelyard.core.errors import SettingsError
 
 MIB = 1024 * 1024
+ROOT_PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
+OWN_SEGMENTS = frozenset({"v1", "v2", "ping", "invocations", "docs", "openapi.json", "metrics", "console"})
+"""What the server's own paths begin with: as a prefix they could not be told apart."""
 
 
 class Section(BaseModel):
@@ -49,6 +54,37 @@ class HttpSettings(Section):
     keep_alive_s: float = Field(75, gt=0, description="How long an idle connection stays open.")
     drain_delay_s: float = Field(2, ge=0, description="Serving goes on this long after readiness went false.")
     ready_when_empty: bool = Field(False, description="Whether a server without any model calls itself ready.")
+    tls: Literal["off", "self-signed"] = Field(
+        "off", description="`self-signed`: TLS with a certificate made at the start, for a proxy that checks none."
+    )
+    tls_cert: Path | None = Field(None, description="Certificate chain, PEM; with `tls_key` it turns TLS on.")
+    tls_key: Path | None = Field(None, description="Its private key, PEM, without a passphrase.")
+    root_path: str = Field(
+        "", description="Prefix under which a proxy serves this, as `/models`; accepted with and without it."
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        (), description="Addresses and networks whose `X-Forwarded-For` is believed, as `10.0.0.0/8`."
+    )
+
+    @field_validator("root_path")
+    @classmethod
+    def _is_prefix(cls, value: str) -> str:
+        if value and (not ROOT_PATH.fullmatch(value) or value.split("/")[1] in OWN_SEGMENTS):
+            raise ValueError("a path as /models, without a slash at its end, that is none of the server's own")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            ipaddress.ip_network(text)
+        return value
+
+    @model_validator(mode="after")
+    def _both_files(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together")
+        return self
 
 
 class AuthSettings(Section):

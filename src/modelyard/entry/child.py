@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from modelyard.core.settings import Settings
@@ -10,7 +11,11 @@ from modelyard.telemetry.logs import configure_logging
 
 
 def child_settings() -> Settings:
-    """The parent's effective settings, read from stdin (not from arguments or environment, which others may see)."""
+    """The parent's effective settings, read from stdin (not from arguments or environment, which others may see).
+
+    From here on no SIGHUP ends this process: it is meant for the parent.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     for name in [name for name in os.environ if name.startswith("MODELYARD_")]:
         del os.environ[name]
     settings = Settings.model_validate_json(sys.stdin.buffer.read())

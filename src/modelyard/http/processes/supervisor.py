@@ -30,6 +30,10 @@ SUCCESSOR_READY_S = 60.0
 STOP_WITHIN_S = 25.0
 """Workers end within 22 s and a little; an orchestrator kills after 30."""
 DRAIN_UNTIL_S = 28.0
+REFRESH = b"r"
+"""What a worker hears on its control socket when it should read its certificate again."""
+REFRESH_S = 600.0
+"""How often the parent looks whether its certificate needs renewal."""
 QUICK_DEATH_S = 5.0
 """Workers that die younger than this are started with growing pauses: it may be a crash loop."""
 MAX_BACKOFF_S = 5.0
@@ -56,7 +60,8 @@ class Supervisor:
     """Runs until a stop; `run` returns the exit status.
 
     `spawn_worker(slot, control_fd, successor)` and `spawn_drain()` start the processes. `on_ready` is called once,
-    when the first worker accepts.
+    when the first worker accepts; `refresh(asked)` on SIGHUP (True) and now and then (False): it says whether the
+    workers should read their certificate again.
     """
 
     def __init__(
@@ -66,12 +71,16 @@ class Supervisor:
         spawn_worker: Callable[[int, int, bool], subprocess.Popen[bytes]],
         spawn_drain: Callable[[], subprocess.Popen[bytes]],
         on_ready: Callable[[], None],
+        refresh: Callable[[bool], bool] = lambda asked: False,
     ) -> None:
         self._board = board
         self._count = workers
         self._spawn_worker = spawn_worker
         self._spawn_drain = spawn_drain
         self._on_ready = on_ready
+        self._refresh = refresh
+        self._refresh_asked = False
+        self._refreshed_s = time.monotonic()
         self._children: list[Child] = []
         self._drain: subprocess.Popen[bytes] | None = None
         self._drain_started_s = 0.0
@@ -104,8 +113,7 @@ class Supervisor:
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGINT, self._on_stop)
         signal.signal(signal.SIGUSR2, self._on_reload)
-        # Nothing to read again yet; the children inherit this, so that no SIGHUP ends one either.
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, self._on_hangup)
 
     def _on_stop(self, *_: object) -> None:
         if self._stop_asked_s is None:
@@ -116,7 +124,22 @@ class Supervisor:
     def _on_reload(self, *_: object) -> None:
         self._reload_asked = True
 
+    def _on_hangup(self, *_: object) -> None:
+        self._refresh_asked = True
+
+    def _refresh_files(self) -> None:
+        """Sees to the certificate, and tells the workers by their control sockets: a signal could meet one that has
+        no handler yet."""
+        asked, self._refresh_asked = self._refresh_asked, False
+        self._refreshed_s = time.monotonic()
+        if self._refresh(asked):
+            for child in self._children:
+                with contextlib.suppress(OSError):
+                    child.control.send(REFRESH)
+
     def _watch(self) -> None:
+        if self._refresh_asked or time.monotonic() - self._refreshed_s > REFRESH_S:
+            self._refresh_files()
         self._reap()
         self._replace_stalled()
         self._finish_replacements()

@@ -20,6 +20,7 @@ from uvicorn.config import Config
 
 from modelyard.core.events import Event
 from modelyard.core.settings import Settings
+from modelyard.http.edge.tls import SHUTDOWN_TIMEOUT_S, TlsContext
 from modelyard.http.processes.board import Board, WorkerState
 from modelyard.http.protocol import bind
 from modelyard.http.shared import Shared
@@ -59,6 +60,7 @@ class Worker:
         app: Any,
         reason: Callable[[], str],
         poll: Callable[[], None],
+        tls: TlsContext | None = None,
         exit: Callable[[int], object] = os._exit,
     ) -> None:
         self._settings = settings
@@ -71,6 +73,7 @@ class Worker:
         self._app = app
         self._reason = reason
         self._poll = poll
+        self._tls = tls
         self._exit = exit
         self._answer_by_s = math.inf
         self._over = False
@@ -91,7 +94,7 @@ class Worker:
             loop.add_signal_handler(number, self.stop)
         beat = loop.create_task(self._beat())
         threading.Thread(target=self._watch_parent, args=(loop,), name="parent", daemon=True).start()
-        server = await loop.create_server(self._protocol_factory(loop), sock=self._listener)
+        server = await loop.create_server(self._protocol_factory(loop), sock=self._listener, **self._tls_options())
         log.info(Event.WORKER_STARTED, slot=self._slot)
         await self._stop.wait()
         await self._drain(server)
@@ -116,6 +119,15 @@ class Worker:
         self.stop()
         self._hurry.set()
         self._answer_by_s = min(self._answer_by_s, time.monotonic() + ORPHANED_WITHIN_S)
+
+    def _tls_options(self) -> dict[str, Any]:
+        if self._tls is None:
+            return {}
+        return {
+            "ssl": self._tls.context,
+            "ssl_handshake_timeout": self._settings.http.header_timeout_s,
+            "ssl_shutdown_timeout": SHUTDOWN_TIMEOUT_S,
+        }
 
     def _protocol_factory(self, loop: asyncio.AbstractEventLoop) -> Callable[[], asyncio.Protocol]:
         protocol = bind(self._shared)
@@ -153,10 +165,12 @@ class Worker:
                 connection.transport.abort()
 
     def _watch_parent(self, loop: asyncio.AbstractEventLoop) -> None:
-        """A worker does not outlive its parent. A thread sees to that: the loop may be what hangs."""
+        """A worker does not outlive its parent. A thread sees to that: the loop may be what hangs. What the parent
+        says before its end is that the certificate should be read again."""
         with suppress(OSError):
             while select.select([self._control], [], [])[0] and self._control.recv(64):
-                pass
+                if self._tls is not None:
+                    self._tls.reload()
         if self._over:
             return
         with suppress(RuntimeError):  # the loop was closed meanwhile

@@ -1,0 +1,1 @@
+"""What stands at the server's edge: TLS, and the proxies in front of it."""
