@@ -24,7 +24,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision under `migrations/versions`; a database that stores it needs no migration."""
 
 metadata = MetaData()
@@ -156,4 +156,26 @@ spool_positions = Table(
     metadata,
     Column("file", String(255), primary_key=True),
     Column("offset", BigInteger, nullable=False),
+)
+
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", String(255), nullable=False),
+    Column("key_id", String(64), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("subject", String(255), nullable=False),
+    Column("before", Text),
+    Column("after", Text),
+    Column("address", String(64), nullable=False),
+    Column("request_id", String(128), nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False, unique=True),
+    # Pages go newest first by time; the sequence tells apart what happened in one microsecond.
+    Index("ix_audit_events_at", "at", "sequence"),
+    Index("ix_audit_events_action", "action", "at", "sequence"),
+    Index("ix_audit_events_subject", "subject", "at", "sequence"),
+    Index("ix_audit_events_actor", "actor", "at", "sequence"),
 )
