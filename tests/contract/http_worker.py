@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,8 @@ from modelyard.core.clock import SystemClock
 from modelyard.core.errors import UnavailableError
 from modelyard.core.settings import Settings
 from modelyard.core.types import Servable
+from modelyard.http.edge.certificate import TlsFiles
+from modelyard.http.edge.tls import TlsContext
 from modelyard.http.errors import render_error
 from modelyard.http.protocol import bind
 from modelyard.http.shared import Shared
@@ -63,8 +66,14 @@ class HttpWorker:
     """Starts on a free port in a thread; `key` may predict with every model, `stop` ends it."""
 
     def __init__(
-        self, settings: Settings | None = None, models: Sequence[Servable] = (), rate: str = "100000/s"
+        self,
+        settings: Settings | None = None,
+        models: Sequence[Servable] = (),
+        rate: str = "100000/s",
+        tls: TlsFiles | None = None,
     ) -> None:
+        self.tls = None if tls is None else TlsContext(tls)
+        self.client_tls = None if tls is None else ssl.create_default_context(cafile=str(tls.certificate))
         self.settings = settings or Settings()
         self.models = tuple(models) or (servable(),)
         self.store = MemoryKeyStore()
@@ -128,7 +137,9 @@ class HttpWorker:
             config.load()
             protocol = bind(self.shared)
             server = await self.loop.create_server(
-                lambda: protocol(config, self.shared.state, {}, self.loop), sock=self.listener
+                lambda: protocol(config, self.shared.state, {}, self.loop),
+                sock=self.listener,
+                ssl=None if self.tls is None else self.tls.context,
             )
             sweeper = self.loop.create_task(self._sweep())
             self.ready.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -47,13 +48,15 @@ def request(
 
 
 class Caller:
-    """One connection; `opened` lists all of a test's, for `close_all`."""
+    """One connection, over TLS if a context is given; `opened` lists all of a test's, for `close_all`."""
 
     opened: ClassVar[list[Caller]] = []
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
         Caller.opened.append(self)
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE_S)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
         self.closed = False

@@ -21,6 +21,7 @@ from modelyard.auth.scopes import parse_rate
 from modelyard.core.errors import CODES, PublishError, SettingsError, UnavailableError
 from modelyard.core.settings import BatchingSettings, CodecSettings, HttpSettings, LimitsSettings, Settings
 from modelyard.core.types import Surface
+from modelyard.http.edge.certificate import TlsFiles, make_self_signed, own_names, utc_now
 from modelyard.http.wire import PREDICT_ROUTES, predict_target
 from modelyard.testing import StubModel, servable
 
@@ -269,6 +270,19 @@ NOT_FROM_A_PREDICT_ROUTE = {
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[HttpWorker]:
+    yield from twin_worker()
+
+
+@pytest.fixture(scope="module")
+def tls_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpWorker]:
+    folder = tmp_path_factory.mktemp("tls")
+    files = TlsFiles(folder / "certificate.pem", folder / "key.pem")
+    make_self_signed(files, own_names("127.0.0.1"), utc_now())
+    yield from twin_worker(files)
+
+
+def twin_worker(tls: TlsFiles | None = None) -> Iterator[HttpWorker]:
+    """A worker with every model and key that the cases name."""
     settings = Settings(
         http=HttpSettings(
             max_body_bytes=65_536,
@@ -288,7 +302,7 @@ def worker() -> Iterator[HttpWorker]:
         servable(StubModel(), model="slow", in_loop=False),
         servable(failing, model="failing"),
     ]
-    started = HttpWorker(settings, models).start()
+    started = HttpWorker(settings, models, tls=tls).start()
     table = started.predictor.table
     table._known |= {("tree", "loading")}
     create = started.issuer.create
@@ -304,7 +318,7 @@ def worker() -> Iterator[HttpWorker]:
     started.issuer.revoke(revoked.key.id)
     started.keys["revoked"] = revoked.text.get_secret_value()
     started.refresh_keys()
-    spend = Caller(started.port)
+    spend = Caller(started.port, started.client_tls)
     spend.send(request("/v2/models/tree/infer", GOOD[Surface.OIP], key=started.keys["spent"]))
     assert spend.reply().status == 200
     yield started
@@ -335,7 +349,7 @@ def ask(worker: HttpWorker, route: str, case: Case, twin: bool) -> Reply:
         headers=case.headers,
         length=case.length,
     )
-    caller = Caller(worker.port)
+    caller = Caller(worker.port, worker.client_tls)
     undo = case.around(worker) if case.around else None
     try:
         caller.send(case.raw(data) if case.raw else data)
@@ -382,6 +396,22 @@ def test_native_and_twin_refuse_alike(worker: HttpWorker, code: str, route: str,
     native = ask(worker, route, case, twin=False)
     assert comparable(native) == comparable(twin)
     assert native.headers.keys() >= {"x-request-id", "date"} <= twin.headers.keys()
+
+
+ONE_OF_EACH = list({parameter.values[0]: parameter for parameter in PARAMETERS}.values())
+"""One case of each code: over TLS the rest of the way is the same."""
+
+
+@pytest.mark.parametrize(("code", "route", "case"), ONE_OF_EACH)
+def test_refused_alike_over_tls(tls_worker: HttpWorker, code: str, route: str, case: Case) -> None:
+    """The same over TLS, for every code."""
+    test_native_and_twin_refuse_alike(tls_worker, code, route, case)
+
+
+@pytest.mark.parametrize("route", PREDICT_ROUTES)
+def test_answered_alike_over_tls(tls_worker: HttpWorker, route: str) -> None:
+    """A good request, on every route over TLS."""
+    test_native_and_twin_answer_alike(tls_worker, route, "")
 
 
 @pytest.mark.parametrize("route", PREDICT_ROUTES)
