@@ -6,11 +6,14 @@ import os
 import signal
 import threading
 from contextlib import suppress
+from functools import partial
 
 from modelyard.app.folder import DataFolder
+from modelyard.codec.log import decode_for_log
 from modelyard.core.clock import SystemClock
 from modelyard.core.settings import Settings
 from modelyard.journal.drain import Drain
+from modelyard.storage.file.secret import installation_secret
 from modelyard.storage.sql.open import open_stores
 
 IDLE_PRIORITY = 19
@@ -35,7 +38,7 @@ def run_drain(settings: Settings, parent_pid: int) -> None:
     drain = Drain(
         folder.spool,
         stores.sink,
-        None,
+        partial(decode_for_log, key=installation_secret(folder.path)),
         settings.journal,
         SystemClock(),
         max_body_bytes=settings.http.max_body_bytes,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from modelyard.app.folder import DataFolder
 from modelyard.auth.keys import KeyIssuer
 from modelyard.core.clock import SystemClock
@@ -10,6 +12,7 @@ from modelyard.http.services import Services
 from modelyard.models.publish import Publisher
 from modelyard.runtimes import RUNTIMES
 from modelyard.runtimes.child import check_in_child
+from modelyard.storage.file.secret import installation_secret
 from modelyard.storage.sql.open import open_stores
 
 
@@ -24,9 +27,11 @@ def open_services(settings: Settings) -> Services:
     clock = SystemClock()
 
     def drain() -> int:
-        from modelyard.journal.drain import drain_once  # brings the codecs, which few commands need
+        from modelyard.codec.log import decode_for_log  # brings the codecs, which few commands need
+        from modelyard.journal.drain import drain_once
 
-        return drain_once(folder.spool, stores.sink, settings.journal, clock).records
+        decode = partial(decode_for_log, key=installation_secret(folder.path))
+        return drain_once(folder.spool, stores.sink, settings.journal, clock, decode=decode).records
 
     return Services(
         settings=settings,

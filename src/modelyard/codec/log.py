@@ -4,15 +4,16 @@
   is an object `{column: value}`. Items of a predictions request are a list of such objects.
 * Outputs are `{output: nested list}`, a predictions answer's `results`, or the error's own JSON.
 * BYTES are text, or `{"base64": "…"}` where they are not UTF-8. NaN and the infinities are null.
-* A redacted column, input or output is `"[redacted]"`; a column without a name is redacted as `input[3]`. Under a
-  policy, what cannot be matched with a column (an unknown feature, an error's `got`) is redacted as well.
+* A redacted column, input or output is left out, masked or hashed, as its rule says (core/redaction.py); a column
+  without a name is redacted as `input[3]`. Under a policy, what cannot be matched with a column (an unknown feature,
+  an error's `got`) is masked as well.
 
 Numbers of a JSON body are taken as they stand there: no tensor is built, and nothing is rounded on the way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,32 +21,40 @@ import orjson
 
 from modelyard.codec.oip import OipCodec
 from modelyard.codec.rows import PredictionsCodec
-from modelyard.codec.signature_plan import plan_of
+from modelyard.codec.signature_plan import SignaturePlan, plan_of
 from modelyard.codec.tensors import as_text, from_bytes
 from modelyard.core.errors import InternalError, ModelyardError
+from modelyard.core.redaction import DROPPED, MASKED, Redaction, Rule, Rules, rules_of
 from modelyard.core.types import Array, CodecBounds, EncodedAnswer, RawRequest, Signature, Surface, TensorSpec
 
-REDACTED = "[redacted]"
 _UNBOUNDED = CodecBounds(max_json_depth=2**31, max_json_values=2**31, max_items=2**31)
+_NOTHING = Redaction({})
 _OIP = OipCodec()
 _PREDICTIONS = PredictionsCodec()
 
 
 def decode_for_log(
-    surface: Surface, raw: RawRequest, answer: EncodedAnswer, signature: Signature, redaction: tuple[str, ...]
+    surface: Surface,
+    raw: RawRequest,
+    answer: EncodedAnswer,
+    signature: Signature,
+    redaction: Rules | Iterable[str],
+    *,
+    key: bytes = b"",
 ) -> tuple[Any, Any]:
-    """The record's inputs and outputs. The inputs of a refused request are None if they cannot be read.
+    """The record's inputs and outputs. The inputs of a refused request are None if they cannot be read. `key` is the
+    secret that columns are hashed with.
 
     Raises ModelyardError if the answer, or the request of an answer that is no error, cannot be read.
     """
     try:
-        return _decode(surface, raw, answer, signature, frozenset(redaction))
+        return _decode(surface, raw, answer, signature, Redaction(rules_of(redaction), key) if redaction else _NOTHING)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise InternalError("internal", "A record's bytes cannot be read.", got=type(error).__name__) from error
 
 
 def _decode(
-    surface: Surface, raw: RawRequest, answer: EncodedAnswer, signature: Signature, hidden: frozenset[str]
+    surface: Surface, raw: RawRequest, answer: EncodedAnswer, signature: Signature, hidden: Redaction
 ) -> tuple[Any, Any]:
     head = answer.body if answer.header_length is None else answer.body[: answer.header_length]
     answered = orjson.loads(head)
@@ -57,7 +66,7 @@ def _decode(
     return _oip_inputs(raw, signature, hidden), _oip_outputs(answered, answer, hidden)
 
 
-def _refused_inputs(surface: Surface, raw: RawRequest, signature: Signature, hidden: frozenset[str]) -> Any:
+def _refused_inputs(surface: Surface, raw: RawRequest, signature: Signature, hidden: Redaction) -> Any:
     """What can still be read of a request whose answer is an error; it may be anything, so it is decoded again."""
     try:
         if surface is Surface.PREDICTIONS:
@@ -68,27 +77,32 @@ def _refused_inputs(surface: Surface, raw: RawRequest, signature: Signature, hid
         return None
 
 
-def _error(answered: dict[str, Any], hidden: frozenset[str]) -> dict[str, Any]:
+def _error(answered: dict[str, Any], hidden: Redaction) -> dict[str, Any]:
     detail = answered.get("detail")
     if not hidden or not isinstance(detail, dict):
         return answered
-    shown = {key: REDACTED if key in ("got", "example") else value for key, value in detail.items()}
+    shown = {key: MASKED if key in ("got", "example") else value for key, value in detail.items()}
     return {**answered, "detail": shown}
 
 
-def _oip_inputs(raw: RawRequest, signature: Signature, hidden: frozenset[str]) -> dict[str, Any]:
+def _oip_inputs(raw: RawRequest, signature: Signature, hidden: Redaction) -> dict[str, Any]:
     if raw.header_length is not None:
         return _tensors(_OIP.decode(raw, signature, _UNBOUNDED).inputs, signature, hidden)
     specs = plan_of(signature).inputs
-    return {
-        item["name"]: _named(nest(item["data"], item["shape"]), len(item["shape"]), specs[item["name"]], hidden)
+    return _present(
+        (item["name"], _named(nest(item["data"], item["shape"]), len(item["shape"]), specs[item["name"]], hidden))
         for item in orjson.loads(raw.body)["inputs"]
-    }
+    )
 
 
-def _tensors(tensors: dict[str, Array], signature: Signature, hidden: frozenset[str]) -> dict[str, Any]:
+def _tensors(tensors: dict[str, Array], signature: Signature, hidden: Redaction) -> dict[str, Any]:
     specs = plan_of(signature).inputs
-    return {name: _named(plain(array), array.ndim, specs[name], hidden) for name, array in tensors.items()}
+    return _present((name, _named(plain(array), array.ndim, specs[name], hidden)) for name, array in tensors.items())
+
+
+def _present(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Values by name, without those that a rule drops."""
+    return {name: value for name, value in pairs if value is not DROPPED}
 
 
 def nest(data: list[Any], shape: Sequence[int]) -> Any:
@@ -119,38 +133,42 @@ def _texts(value: Any) -> Any:
     return [_texts(element) for element in value] if isinstance(value, list) else as_text(value)
 
 
-def _named(value: Any, rank: int, spec: TensorSpec, hidden: frozenset[str]) -> Any:
-    """An input's nested lists with its columns named and redacted."""
+def _named(value: Any, rank: int, spec: TensorSpec, hidden: Redaction) -> Any:
+    """An input's nested lists with its columns named and redacted; DROPPED if a rule leaves it out."""
     if spec.name in hidden:
-        return REDACTED
+        return hidden.shown(spec.name, value, spec.datatype)
     if not spec.columns and not hidden:
         return value
     if rank < 2:
-        return REDACTED if hidden.intersection(spec.columns or (f"{spec.name}[0]",)) else value
+        return MASKED if hidden.names.intersection(spec.columns or (f"{spec.name}[0]",)) else value
     if rank > 2:
         return [_named(part, rank - 1, spec, hidden) for part in value]
     return [_row(row, spec, hidden) for row in value]
 
 
-def _row(row: list[Any], spec: TensorSpec, hidden: frozenset[str]) -> Any:
+def _row(row: list[Any], spec: TensorSpec, hidden: Redaction) -> Any:
     if len(spec.columns) == len(row):
         named = dict(zip(spec.columns, row, strict=True))
-        for column in hidden:
-            if column in named:
-                named[column] = REDACTED
-        return named
+        return _hide(named, spec.datatype, hidden) if hidden else named
     if not hidden:
         return row
     if spec.columns:
-        return [REDACTED for _ in row]
+        return [MASKED for _ in row]
     shown = list(row)
     for index in _positions(spec.name, hidden):
         if index < len(shown):
-            shown[index] = REDACTED
+            shown[index] = hidden.in_place(f"{spec.name}[{index}]", shown[index], spec.datatype)
     return shown
 
 
-def _oip_outputs(answered: dict[str, Any], answer: EncodedAnswer, hidden: frozenset[str]) -> dict[str, Any]:
+def _hide(named: dict[str, Any], datatype: str, hidden: Redaction) -> dict[str, Any]:
+    """Features by name, redacted."""
+    return _present(
+        (name, hidden.shown(name, value, datatype) if name in hidden else value) for name, value in named.items()
+    )
+
+
+def _oip_outputs(answered: dict[str, Any], answer: EncodedAnswer, hidden: Redaction) -> dict[str, Any]:
     outputs: dict[str, Any] = {}
     position = answer.header_length or 0
     for item in answered["outputs"]:
@@ -161,61 +179,83 @@ def _oip_outputs(answered: dict[str, Any], answer: EncodedAnswer, hidden: frozen
             blob = memoryview(answer.body)[position:end]
             value = plain(from_bytes(blob, item["datatype"], tuple(item["shape"]), item["name"]))
             position = end
-        outputs[item["name"]] = REDACTED if item["name"] in hidden else value
-    return outputs
+        name = item["name"]
+        outputs[name] = hidden.shown(name, value, item["datatype"]) if name in hidden else value
+    return _present(outputs.items())
 
 
-def _items(items: Any, signature: Signature, hidden: frozenset[str]) -> Any:
+def _items(items: Any, signature: Signature, hidden: Redaction) -> Any:
     plan = plan_of(signature)
     if plan.columns and not hidden and all(type(item) is dict and plan.columns[0] in item for item in items):
         return items
     return [_item(item, signature, hidden) for item in items]
 
 
-def _item(item: Any, signature: Signature, hidden: frozenset[str]) -> Any:
+def _item(item: Any, signature: Signature, hidden: Redaction) -> Any:
     plan = plan_of(signature)
     if not isinstance(item, dict):
-        return REDACTED if hidden else item
+        return MASKED if hidden else item
     if plan.columns and item.keys() == plan.inputs.keys():
         (spec,) = signature.inputs
         row = item[spec.name]
         row = row[0] if type(row) is list and len(row) == 1 and type(row[0]) is list else row
-        return _row(row, spec, hidden) if type(row) is list and spec.name not in hidden else REDACTED
+        if spec.name in hidden:
+            return _present([(spec.name, hidden.shown(spec.name, row, spec.datatype))])
+        return _row(row, spec, hidden) if type(row) is list else MASKED
     if not hidden:
         return item
-    if item.keys() == plan.column_names:
-        return {**item, **dict.fromkeys(hidden & plan.column_names, REDACTED)}
-    known = plan.columns or tuple(plan.inputs)
-    return {key: _feature(key, value, plan.inputs, hidden) if key in known else REDACTED for key, value in item.items()}
+    if plan.columns:
+        return _present((key, _column(key, value, signature.inputs[0], hidden)) for key, value in item.items())
+    return _present((key, _feature(key, value, plan.inputs.get(key), hidden)) for key, value in item.items())
 
 
-def _feature(key: str, value: Any, inputs: dict[str, TensorSpec], hidden: frozenset[str]) -> Any:
-    if key in hidden:
-        return REDACTED
-    spec = inputs.get(key)
-    if spec is None or not (hidden.intersection(spec.columns) or _positions(key, hidden)):
+def _column(name: str, value: Any, spec: TensorSpec, hidden: Redaction) -> Any:
+    """One feature of the only input, by its column's name; the input's own rule goes before the column's."""
+    if name not in spec.columns:
+        return MASKED
+    rule = next((known for known in (spec.name, name) if known in hidden), None)
+    return value if rule is None else hidden.shown(rule, value, spec.datatype)
+
+
+def _feature(name: str, value: Any, spec: TensorSpec | None, hidden: Redaction) -> Any:
+    if spec is None:
+        return MASKED
+    if name in hidden:
+        return hidden.shown(name, value, spec.datatype)
+    if not (hidden.names.intersection(spec.columns) or _positions(name, hidden)):
         return value
     fits = type(value) is list and len(spec.shape) == 2 and not any(type(part) is list for part in value)
-    return _row(value, spec, hidden) if fits else REDACTED
+    return _row(value, spec, hidden) if fits else MASKED
 
 
-def _positions(name: str, hidden: frozenset[str]) -> list[int]:
+def _positions(name: str, hidden: Redaction) -> list[int]:
     """The features that the policy names by position: 3 for `name[3]`."""
     start = len(name) + 1
-    texts = [column[start:-1] for column in hidden if column.startswith(f"{name}[") and column.endswith("]")]
+    texts = [column[start:-1] for column in hidden.names if column.startswith(f"{name}[") and column.endswith("]")]
     return [int(text) for text in texts if text.isascii() and text.isdigit()]
 
 
-def _results(results: list[Any], signature: Signature, hidden: frozenset[str]) -> list[Any]:
+def _results(results: list[Any], signature: Signature, hidden: Redaction) -> list[Any]:
     if not hidden:
         return results
-    gone = hidden.intersection(plan_of(signature).outputs)
-    gone |= {"label", "label_name"} if gone else set()
-    return [_result(result, gone, hidden) for result in results]
+    gone = hidden.names.intersection(plan_of(signature).outputs)
+    return [_result(result, gone, plan_of(signature), hidden) for result in results]
 
 
-def _result(result: dict[str, Any], gone: frozenset[str], hidden: frozenset[str]) -> dict[str, Any]:
+def _result(result: dict[str, Any], gone: frozenset[str], plan: SignaturePlan, hidden: Redaction) -> dict[str, Any]:
     if "error" in result:
         return {**result, "error": _error(result["error"], hidden)}
-    output = {name: REDACTED if name in gone else value for name, value in result["output"].items()}
-    return {**result, "output": output}
+    return {**result, "output": _present(_output(result["output"], gone, plan, hidden))}
+
+
+def _output(
+    output: dict[str, Any], gone: frozenset[str], plan: SignaturePlan, hidden: Redaction
+) -> Iterator[tuple[str, Any]]:
+    """An item's outputs, redacted; the label that was made of a redacted output goes with it."""
+    for name, value in output.items():
+        if name in gone:
+            yield name, hidden.shown(name, value, plan.outputs[name].datatype)
+        elif gone and name in ("label", "label_name"):
+            yield name, DROPPED if hidden.rule(sorted(gone)) is Rule.DROP else MASKED
+        else:
+            yield name, value

@@ -172,8 +172,8 @@ class LoadProfile(msgspec.Struct, frozen=True):
 
 
 class Servable(msgspec.Struct, frozen=True):
-    """A version that may be served: loaded, verified, warmed. `redaction` names the columns that the log leaves out,
-    joined by commas, or says "none"."""
+    """A version that may be served: loaded, verified, warmed. `redaction` says what the log must not hold
+    (core.redaction.policy_text), or "none"."""
 
     model: str
     version: str

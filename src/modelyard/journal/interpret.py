@@ -10,6 +10,7 @@ import msgspec
 import orjson
 
 from modelyard.core.clock import Clock
+from modelyard.core.redaction import Rules, read_policy
 from modelyard.core.types import EncodedAnswer, RawRequest, Signature, Surface
 from modelyard.journal.frame import Frame
 from modelyard.journal.record import PredictionRecord, RecordHeader
@@ -30,9 +31,9 @@ class DecodeForLog(Protocol):
         raw: RawRequest,
         answer: EncodedAnswer,
         signature: Signature,
-        redaction: tuple[str, ...],
+        redaction: Rules,
     ) -> tuple[Any, Any]:
-        """Inputs and outputs as JSON values; the columns named in `redaction` left out. Raises if it cannot."""
+        """Inputs and outputs as JSON values, columns redacted by their rules. Raises if it cannot."""
 
 
 class Decompress(Protocol):
@@ -92,7 +93,7 @@ class RecordDecoder:
             RawRequest(body, header.content_type or None, header.request_header_length or None),
             EncodedAnswer(answer, None if length < 0 else length),
             signature,
-            redaction_columns(header.redaction),
+            read_policy(header.redaction),
         )
 
     def _raw(
@@ -104,7 +105,7 @@ class RecordDecoder:
                 outputs = orjson.loads(frame.answer)  # an error of ours; it holds nothing of the request's values
             except orjson.JSONDecodeError:
                 outputs = None
-        raw = None if redaction_columns(header.redaction) else header_bytes + frame.request + frame.answer
+        raw = None if read_policy(header.redaction) else header_bytes + frame.request + frame.answer
         return PredictionRecord(header, None, outputs, len(frame.request), len(frame.answer), digest, raw, flag)
 
     def _made_up(self, digest: str) -> RecordHeader:
@@ -115,14 +116,9 @@ class RecordDecoder:
         )  # fmt: skip
 
 
-def redaction_columns(policy: str) -> tuple[str, ...]:
-    """The columns that a header's redaction policy leaves out: "none", or names joined by commas."""
-    return () if policy in {"", "none"} else tuple(policy.split(","))
-
-
 def fallbacks(record: PredictionRecord, frame: Frame) -> tuple[PredictionRecord, PredictionRecord]:
     """The record as a store may still take it that refuses it as it is: raw instead of decoded, then bare."""
     bare = msgspec.structs.replace(record, inputs=None, outputs=None, raw=None, flag=STORE_REFUSED)
-    if redaction_columns(record.header.redaction):
+    if read_policy(record.header.redaction):
         return bare, bare
     return msgspec.structs.replace(bare, raw=frame.request + frame.answer), bare

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from modelyard.core.errors import PublishError
+from modelyard.core.redaction import Rule, rules_of
 from modelyard.core.types import Signature, TensorSpec
 from modelyard.models.report import Overrides, TensorCompletion
 
@@ -24,10 +26,19 @@ def complete(signature: Signature, overrides: Overrides) -> Signature:
     return Signature(tuple(inputs), tuple(outputs))
 
 
-def check_redaction(signature: Signature, redaction: tuple[str, ...]) -> None:
-    """PublishError("manifest_invalid") if a redacted name is neither an input nor a column."""
+def check_redaction(signature: Signature, redaction: tuple[str, ...] | Mapping[str, str]) -> None:
+    """PublishError("manifest_invalid") if a redacted name is neither an input nor a column, or a rule is none."""
     known = {spec.name for spec in signature.inputs} | {name for spec in signature.inputs for name in spec.columns}
-    for name in redaction:
+    for name, rule in rules_of(redaction).items():
+        if rule not in set(Rule):
+            raise PublishError(
+                "manifest_invalid",
+                f"`redaction` gives `{name}` the rule `{rule[:40]}`, which is none.",
+                field=f"redaction.{name}",
+                expected=" ".join(Rule),
+                got=rule[:40],
+                example=Rule.HASH.value,
+            )
         if name not in known:
             raise PublishError(
                 "manifest_invalid",

@@ -15,6 +15,7 @@ import numpy as np
 from modelyard.codec.oip import OipCodec
 from modelyard.core.clock import Clock
 from modelyard.core.errors import ModelyardError, PublishError, UnavailableError
+from modelyard.core.redaction import policy_text
 from modelyard.core.settings import Settings
 from modelyard.core.types import (
     Array,
@@ -64,8 +65,9 @@ def load_servable(
     except BaseException:
         loaded.close()
         raise
-    redaction = ",".join(manifest.redaction) or "none"
-    return Servable(version.model, version.version, version.digest, loaded, profile, redaction)
+    return Servable(
+        version.model, version.version, version.digest, loaded, profile, policy_text(manifest.redaction)
+    )
 
 
 def verify(version: Version, folder: Path) -> None:

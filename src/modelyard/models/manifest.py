@@ -23,7 +23,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """One version. `format` names the runtime ("onnx", "sklearn", …); `entry` is the file it loads first.
 
     `example` is a request in the Open Inference Protocol's JSON form; `metrics` are the owner's training metrics;
-    `provenance` is free text by name; `redaction` names columns whose values are left out of the log.
+    `provenance` is free text by name; `redaction` names the columns whose values the log must not hold, alone or each
+    with its rule (core/redaction.py).
     """
 
     format: str
@@ -34,7 +35,7 @@ class Manifest(msgspec.Struct, frozen=True):
     metrics: Mapping[str, Any] = {}
     provenance: Mapping[str, str] = {}
     limits: Mapping[str, Any] = {}
-    redaction: tuple[str, ...] = ()
+    redaction: tuple[str, ...] | Mapping[str, str] = ()
     schema: int = 1
 
     def digest(self) -> str:

@@ -30,14 +30,15 @@ class SignatureCompletion(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 
 class Overrides(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`modelyard.json` in a model's folder. `labels` names the classes of the output that has one value per class,
-    `columns` the features of a single input; `redaction` the columns whose values stay out of the log."""
+    `columns` the features of a single input; `redaction` the columns whose values stay out of the log, alone or
+    each with its rule: `drop`, `hash` or `mask`."""
 
     metrics: Mapping[str, Any] = {}
     example: Mapping[str, Any] | None = None
     signature: SignatureCompletion = SignatureCompletion()
     labels: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
-    redaction: tuple[str, ...] = ()
+    redaction: tuple[str, ...] | Mapping[str, str] = ()
     provenance: Mapping[str, str] = {}
     limits: Mapping[str, Any] = {}
 

@@ -12,6 +12,7 @@ import pytest
 from modelyard.codec import CODECS
 from modelyard.codec.log import decode_for_log
 from modelyard.core.errors import ModelyardError
+from modelyard.core.redaction import policy_text, read_policy
 from modelyard.core.types import (
     AnswerContext,
     CodecBounds,
@@ -175,3 +176,69 @@ def test_a_damaged_record_raises_what_the_drain_catches(tree: Signature) -> None
     ):
         with pytest.raises(ModelyardError):
             decode_for_log(Surface.OIP, raw, answer, tree, ())
+
+
+KEY = b"the installation's secret"
+
+
+def _rows(raw: RawRequest, signature: Signature, rules: Any, key: bytes = KEY) -> Any:
+    answer = EncodedAnswer(b'{"outputs":[]}' if b'"inputs"' in raw.body else b'{"results":[]}')
+    surface = Surface.OIP if b'"inputs"' in raw.body else Surface.PREDICTIONS
+    inputs, _ = decode_for_log(surface, raw, answer, signature, rules, key=key)
+    return inputs["X"] if isinstance(inputs, dict) else inputs
+
+
+def test_each_rule_does_what_it_says_in_every_form(tree: Signature) -> None:
+    """Dropped columns are gone, masked ones say so, hashed ones are equal where the values are, however sent."""
+    rules = {"age": "drop", "bmi": "hash", "sex": "mask"}
+    forms = [oip([1, 0.1, 3, 4, 5, 6]), oip([[1, 0.1, 3], [4, 5.0, 6]]), oip_binary(tree, (1, 0.1, 3, 4, 5, 6))]
+    for items in ([{"age": 1, "bmi": 0.1, "sex": 3}, {"X": [4, 5, 6]}],):
+        forms.append(RawRequest(orjson.dumps({"items": items})))
+    (first, *others) = [_rows(raw, tree, rules) for raw in forms]
+    assert all(other == first for other in others)
+    assert [row.keys() for row in first] == [{"bmi", "sex"}] * 2
+    assert {row["sex"] for row in first} == {HIDDEN}
+    hashes = [row["bmi"] for row in first]
+    assert all(text.startswith("hmac:") and len(text) == 37 for text in hashes)
+    assert len(set(hashes)) == 2
+
+
+def test_a_hash_needs_the_secret(tree: Signature) -> None:
+    """Another installation hashes otherwise; without a secret the value is masked, never hashed openly."""
+    mine, others = (_rows(oip([1, 2, 3, 4, 5, 6]), tree, {"bmi": "hash"}, key)[0]["bmi"] for key in (KEY, b"other"))
+    assert mine != others
+    assert _rows(oip([1, 2, 3, 4, 5, 6]), tree, {"bmi": "hash"}, b"")[0]["bmi"] == HIDDEN
+
+
+def test_an_input_is_dropped_or_hashed_whole(two: Signature) -> None:
+    """A rule for an input holds for each of its values; text and its bytes are one value."""
+    blob = b"".join(struct.pack("<I", len(text)) + text for text in (b"ann", b"\xff"))
+    text = {"name": "text", "shape": [2, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(blob)}}
+    n = {"name": "n", "shape": [2], "datatype": "INT64", "data": [1, 2]}
+    head = orjson.dumps({"inputs": [text, n]})
+    raw = RawRequest(head + blob, None, b"%d" % len(head))
+    answer = EncodedAnswer(b'{"outputs":[]}')
+    inputs, _ = decode_for_log(Surface.OIP, raw, answer, two, {"text": "hash", "n": "drop"}, key=KEY)
+    assert inputs.keys() == {"text"}
+    plain = {"name": "text", "shape": [2, 1], "datatype": "BYTES", "data": ["ann", "bob"]}
+    again, _ = decode_for_log(
+        Surface.OIP, RawRequest(orjson.dumps({"inputs": [plain, n]})), answer, two, {"text": "hash"}, key=KEY
+    )
+    assert again["text"][0] == inputs["text"][0] != inputs["text"][1]
+
+
+def test_an_inputs_rule_holds_for_its_columns_too(tree: Signature) -> None:
+    """Items that name the columns of a hidden input show none of them."""
+    raw = RawRequest(orjson.dumps({"items": ROWS}))
+    assert _rows(raw, tree, {"X": "mask"}) == [dict.fromkeys(row, HIDDEN) for row in ROWS]
+    assert _rows(raw, tree, {"X": "drop"}) == [{}, {}]
+
+
+def test_a_column_whose_name_holds_a_comma_is_redacted() -> None:
+    """The policy travels as JSON: a comma in a name is part of the name. The old form is read too."""
+    signature = Signature((TensorSpec("X", "FP32", (-1, 3), ("a,b", "{c", 'd"')),), ())
+    for name in signature.inputs[0].columns:
+        (row, _) = _rows(oip([1, 2, 3, 4, 5, 6]), signature, read_policy(policy_text((name,))))
+        assert [column for column, value in row.items() if value == HIDDEN] == [name]
+    assert read_policy("age,bmi") == {"age": "mask", "bmi": "mask"}
+    assert read_policy("none") == read_policy("") == {} == read_policy(policy_text(()))

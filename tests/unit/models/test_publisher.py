@@ -123,6 +123,8 @@ def test_a_folder_says_more_in_modelyard_json(yard: Yard, tmp_path: Path) -> Non
         ('{"signature": {"inputs": [{"name": "x", "datatype": "INT64"}]}}', "signature_conflict"),
         ('{"signature": {"inputs": [{"name": "x", "shape": [-1, 3]}]}}', "signature_conflict"),
         ('{"redaction": ["salary"]}', "manifest_invalid"),
+        ('{"redaction": {"salary": "drop"}}', "manifest_invalid"),
+        ('{"redaction": {"x": "forget"}}', "manifest_invalid"),
     ],
 )
 def test_a_manifest_that_is_wrong_is_refused(yard: Yard, tmp_path: Path, said: str, code: str) -> None:
