@@ -115,8 +115,8 @@ class ChainCheck:
             if head.sequence > self._last.sequence:
                 lost = f"The log ends at event {self._last.sequence}, the kept head is event {head.sequence}."
                 self._found("tail_missing", head.sequence, lost)
-        head = self._last if self._checked else None
-        return Verification(not self._problems, self._checked, head, tuple(self._problems))
+        last = self._last if self._checked else None
+        return Verification(not self._problems, self._checked, last, tuple(self._problems))
 
     def _found(self, code: str, sequence: int, message: str) -> None:
         if len(self._problems) < MAX_PROBLEMS:

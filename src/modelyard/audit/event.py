@@ -133,8 +133,12 @@ def _plain(value: Any, depth: int) -> Any:
     if depth < MAX_DEPTH and isinstance(value, Mapping):
         return {_name(name): _member(str(name), item, depth) for name, item in value.items()}
     if depth < MAX_DEPTH and isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item, depth + 1) for item in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)]
+        return [_plain(item, depth + 1) for item in _in_order(value)]
     return recorded_text(str(value), MAX_TEXT_CHARS)
+
+
+def _in_order(values: Iterable[Any]) -> Iterable[Any]:
+    return sorted(values, key=str) if isinstance(values, set | frozenset) else values
 
 
 def _member(name: str, value: Any, depth: int) -> Any:

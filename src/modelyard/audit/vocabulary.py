@@ -24,6 +24,8 @@ class AuditAction(StrEnum):
     """A version exists; `after` holds its digest."""
     VERSION_RETIRE = "version:retire"
     """A version is not served any more."""
+    VERSION_REVIVE = "version:revive"
+    """A version that was marked unhealthy may be loaded again."""
     MODEL_LOAD = "model:load"
     """A version was loaded because somebody asked for it."""
     MODEL_UNLOAD = "model:unload"

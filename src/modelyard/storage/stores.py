@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from modelyard.audit.ports import AuditLog
 from modelyard.auth.ports import KeyStore
 from modelyard.journal.ports import RecordLog, RecordSink
 from modelyard.models.ports import ArtifactStore, Registry
@@ -22,5 +23,6 @@ class Stores:
     artifacts: ArtifactStore
     sink: RecordSink
     log: RecordLog
+    audit: AuditLog
     ping: Callable[[], None]
     close: Callable[[], None]

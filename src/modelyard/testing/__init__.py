@@ -7,6 +7,7 @@ with the real thing.
 """
 
 from modelyard.testing.artifacts import MemoryArtifactStore
+from modelyard.testing.audit import MemoryAuditLog
 from modelyard.testing.builders import key, manifest, prediction_record, servable, signature, version, version_folder
 from modelyard.testing.clock import FakeClock
 from modelyard.testing.keys import MemoryKeyStore, SnapshotVersion
@@ -19,6 +20,7 @@ from modelyard.testing.stub import StubModel, StubRuntime
 __all__ = [
     "FakeClock",
     "MemoryArtifactStore",
+    "MemoryAuditLog",
     "MemoryEndpointStore",
     "MemoryKeyStore",
     "MemoryRateCounter",

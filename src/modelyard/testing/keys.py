@@ -6,18 +6,23 @@ import threading
 
 import msgspec
 
+from modelyard.audit.vocabulary import AuditAction
 from modelyard.auth.ports import Client, Key, KeySnapshot
 from modelyard.core.errors import InternalError
 from modelyard.storage import refusals
+from modelyard.storage.audit_row import client_facts, key_facts
+from modelyard.testing.audit import MemoryAuditLog
 
 DEFAULT_RATE = (1000, 1.0, 1000)
 
 
 class SnapshotVersion:
-    """The version that all stores of one set share, and the lock under which they change together."""
+    """What all stores of one set share: the version, the lock under which they change together, and the audit log
+    that their changes are written down in."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        self.audit = MemoryAuditLog(self.lock)
         self.value = 0
 
     def bump(self) -> None:
@@ -61,6 +66,9 @@ class MemoryKeyStore:
             if after != before:
                 self._clients[name] = after
                 self._version.bump()
+                action = AuditAction.CLIENT_CHANGE if before else AuditAction.CLIENT_CREATE
+                facts = client_facts(before) if before else None
+                self._version.audit.record(action, f"client:{name}", facts, client_facts(after))
             return after
 
     def add(self, key: Key) -> None:
@@ -71,6 +79,7 @@ class MemoryKeyStore:
                 raise InternalError("internal", "The key store refused a key.")
             self._keys[key.id] = key
             self._version.bump()
+            self._version.audit.record(AuditAction.KEY_CREATE, f"key:{key.id}", None, key_facts(key))
 
     def revoke(self, key_id: str, at: float) -> Key:
         """Marks the key revoked; the first time of revocation stays."""
@@ -79,8 +88,11 @@ class MemoryKeyStore:
             if key is None:
                 raise refusals.key_not_found(key_id)
             if key.revoked_at is None:
-                key = self._keys[key_id] = msgspec.structs.replace(key, revoked_at=at)
+                before, key = key, msgspec.structs.replace(key, revoked_at=at)
+                self._keys[key_id] = key
                 self._version.bump()
+                facts = key_facts(before), key_facts(key)
+                self._version.audit.record(AuditAction.KEY_REVOKE, f"key:{key_id}", *facts)
             return key
 
     def version(self) -> int:

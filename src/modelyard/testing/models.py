@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from modelyard.audit.vocabulary import AuditAction
 from modelyard.models.manifest import Manifest
 from modelyard.models.ports import Version
 from modelyard.routing.ports import Endpoint
 from modelyard.storage import refusals
+from modelyard.storage.audit_row import endpoint_facts, version_facts
 from modelyard.testing.keys import SnapshotVersion
 
 
@@ -35,6 +37,8 @@ class MemoryRegistry:
             if first:
                 self.endpoints.create(version.model, version.version)
             self._version.bump()
+            after = version_facts(version) | {"endpoint_made": first}
+            self._version.audit.record(AuditAction.VERSION_PUBLISH, "version:{}/{}".format(*place), None, after)
             return True
 
     def versions(self, model: str | None = None) -> tuple[Version, ...]:
@@ -96,6 +100,8 @@ class MemoryEndpointStore:
             after = msgspec.structs.replace(before, weights=weights, revision=before.revision + 1)
             self._endpoints[name] = after
             self._version.bump()
+            facts = endpoint_facts(before), endpoint_facts(after)
+            self._version.audit.record(AuditAction.TRAFFIC_SET, f"endpoint:{name}", *facts)
             return after
 
     def create(self, model: str, version: str) -> None:

@@ -21,6 +21,7 @@ def memory_stores(default_rate: tuple[int, float, int] = DEFAULT_RATE, max_clien
         artifacts=MemoryArtifactStore(),
         sink=sink,
         log=MemoryRecordLog(sink),
+        audit=changes.audit,
         ping=lambda: None,
         close=lambda: None,
     )

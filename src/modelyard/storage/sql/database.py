@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine
@@ -15,6 +15,7 @@ from modelyard.core.errors import InternalError, SettingsError, UnavailableError
 from modelyard.storage.sql import dialects
 
 RETRY_AFTER_S = 1.0
+_AFTER_COMMIT = "modelyard_after_commit"
 
 
 class Database:
@@ -60,8 +61,11 @@ class Database:
         """A transaction that writes: alone from its begin on, durable once the block ends, undone if it raises."""
         with _in_our_words(), self.engine.connect() as connection:
             connection.execution_options(**{dialects.WRITES: True})
+            connection.info.pop(_AFTER_COMMIT, None)
             with connection.begin():
                 yield connection
+            for act in connection.info.pop(_AFTER_COMMIT, ()):
+                act()
 
     @property
     def engine(self) -> Engine:
@@ -70,6 +74,11 @@ class Database:
             self._engine.dispose(close=False)
             self._pid = os.getpid()
         return self._engine
+
+
+def after_commit(connection: Connection, act: Callable[[], None]) -> None:
+    """Has `act`, which must not raise, called once this write transaction is durable; never if it is undone."""
+    connection.info.setdefault(_AFTER_COMMIT, []).append(act)
 
 
 @contextmanager

@@ -9,9 +9,12 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, func, insert, select, update
 
+from modelyard.audit.vocabulary import AuditAction
 from modelyard.auth.ports import Client, Key, KeySnapshot
+from modelyard.storage.audit_row import client_facts, key_facts
 from modelyard.storage.refusals import key_not_found, no_slot_left
 from modelyard.storage.sql import changes, schema
+from modelyard.storage.sql.audit.trail import AuditTrail
 from modelyard.storage.sql.database import Database
 
 CLIENT_ID_BYTES = 8
@@ -20,16 +23,18 @@ _TEXTS = tuple[str, ...]
 
 class SqlKeyStore:
     """auth.ports.KeyStore over a database. `default_rate` is (count, period in seconds, burst) of a new client;
-    `max_clients` bounds the slots; client ids are drawn from `randomness`."""
+    `max_clients` bounds the slots; client ids are drawn from `randomness`. Changes are written down in `trail`."""
 
     def __init__(
         self,
         database: Database,
+        trail: AuditTrail,
         default_rate: tuple[int, float, int],
         max_clients: int,
         randomness: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._database = database
+        self._trail = trail
         self._default_rate = default_rate
         self._max_clients = max_clients
         self._randomness = randomness
@@ -52,7 +57,12 @@ class SqlKeyStore:
             found = connection.execute(select(schema.clients).where(schema.clients.c.name == name)).one_or_none()
             if found is None:
                 return self._new_client(connection, name, wanted)
-            return _changed_client(connection, _client(found), wanted)
+            before = _client(found)
+            after = _changed_client(connection, before, wanted)
+            if after != before:
+                facts = client_facts(before), client_facts(after)
+                self._trail.record(connection, AuditAction.CLIENT_CHANGE, f"client:{name}", *facts)
+            return after
 
     def _new_client(self, connection: Connection, name: str, wanted: tuple[float | None, ...]) -> Client:
         count, period_s, burst = (
@@ -66,6 +76,7 @@ class SqlKeyStore:
         client = Client(client_id, name, slot, int(count), float(period_s), int(burst))
         connection.execute(insert(schema.clients).values(msgspec.structs.asdict(client)))
         changes.bump(connection)
+        self._trail.record(connection, AuditAction.CLIENT_CREATE, f"client:{name}", None, client_facts(client))
         return client
 
     def add(self, key: Key) -> None:
@@ -74,6 +85,7 @@ class SqlKeyStore:
         with self._database.write() as connection:
             connection.execute(insert(schema.api_keys).values(values))
             changes.bump(connection)
+            self._trail.record(connection, AuditAction.KEY_CREATE, f"key:{key.id}", None, key_facts(key))
 
     def revoke(self, key_id: str, at: float) -> Key:
         """Marks the key revoked; the first time of revocation stays."""
@@ -84,9 +96,11 @@ class SqlKeyStore:
                 raise key_not_found(key_id)
             key = _key(found)
             if key.revoked_at is None:
-                key = msgspec.structs.replace(key, revoked_at=at)
+                before, key = key, msgspec.structs.replace(key, revoked_at=at)
                 connection.execute(update(schema.api_keys).where(mine).values(revoked_at=at))
                 changes.bump(connection)
+                facts = key_facts(before), key_facts(key)
+                self._trail.record(connection, AuditAction.KEY_REVOKE, f"key:{key_id}", *facts)
             return key
 
     def version(self) -> int:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from modelyard.auth.scopes import parse_rate
+from modelyard.core.clock import Clock, SystemClock
 from modelyard.core.errors import InvalidRequestError, SettingsError
 from modelyard.core.settings import LimitsSettings, Settings
 from modelyard.storage.file.artifacts import FolderArtifactStore
+from modelyard.storage.file.audit_head import HeadFile
+from modelyard.storage.sql.audit.log import SqlAuditLog
+from modelyard.storage.sql.audit.trail import AuditTrail
 from modelyard.storage.sql.database import Database
 from modelyard.storage.sql.dialects import sqlite_url
 from modelyard.storage.sql.keys import SqlKeyStore
@@ -19,11 +23,13 @@ from modelyard.storage.stores import Stores
 __all__ = ["DATABASE_FILE", "Stores", "open_stores"]
 
 DATABASE_FILE = "modelyard.db"
+AUDIT_HEAD_FILE = "audit-head"
 
 
-def open_stores(settings: Settings, data: Path) -> Stores:
+def open_stores(settings: Settings, data: Path, clock: Clock | None = None) -> Stores:
     """Opens the database (`database.url`, or a SQLite file in `data`) at the newest schema, and the artifacts folder.
 
+    Every change of keys, versions and traffic leaves its event in the audit log, stamped by `clock`.
     Makes `data` if it is not there, private (0700). May be called by several processes at once, each for itself.
     SettingsError("setting_invalid" | "data_folder_unusable").
     """
@@ -31,15 +37,18 @@ def open_stores(settings: Settings, data: Path) -> Stores:
     _make_folder(data)
     database = Database(settings.database.url or sqlite_url(data / DATABASE_FILE), settings.database.busy_timeout_s)
     database.open()
+    heads = HeadFile(data / AUDIT_HEAD_FILE)
+    trail = AuditTrail(heads, clock or SystemClock())
     try:
         upgrade_to_head(database)
         return Stores(
-            keys=SqlKeyStore(database, default_rate, settings.limits.max_clients),
-            endpoints=SqlEndpointStore(database),
-            registry=SqlRegistry(database),
+            keys=SqlKeyStore(database, trail, default_rate, settings.limits.max_clients),
+            endpoints=SqlEndpointStore(database, trail),
+            registry=SqlRegistry(database, trail),
             artifacts=FolderArtifactStore(data / "artifacts"),
             sink=SqlRecordSink(database),
             log=SqlRecordLog(database),
+            audit=SqlAuditLog(database, trail, heads),
             ping=database.ping,
             close=database.close,
         )

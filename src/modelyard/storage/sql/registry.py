@@ -8,21 +8,25 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
+from modelyard.audit.vocabulary import AuditAction
 from modelyard.models.manifest import Manifest
 from modelyard.models.ports import Version
 from modelyard.routing.ports import Endpoint
 from modelyard.storage import refusals
+from modelyard.storage.audit_row import endpoint_facts, version_facts
 from modelyard.storage.sql import changes, dialects, schema
+from modelyard.storage.sql.audit.trail import AuditTrail
 from modelyard.storage.sql.database import Database
 
 ALL_TRAFFIC = 100
 
 
 class SqlRegistry:
-    """models.ports.Registry over a database."""
+    """models.ports.Registry over a database. Changes are written down in `trail`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, trail: AuditTrail) -> None:
         self._database = database
+        self._trail = trail
 
     def add_version(self, version: Version) -> bool:
         """Adds it, with the model's endpoint if it is the first; ConflictError("version_exists")."""
@@ -36,6 +40,9 @@ class SqlRegistry:
             if first:
                 create_endpoint(connection, version.model, version.version)
             changes.bump(connection)
+            subject = f"version:{version.model}/{version.version}"
+            after = version_facts(version) | {"endpoint_made": first}
+            self._trail.record(connection, AuditAction.VERSION_PUBLISH, subject, None, after)
             return True
 
     def versions(self, model: str | None = None) -> tuple[Version, ...]:
@@ -115,10 +122,11 @@ def _version(row: Row[Any]) -> Version:
 
 
 class SqlEndpointStore:
-    """routing.ports.EndpointStore over a database."""
+    """routing.ports.EndpointStore over a database. Changes are written down in `trail`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, trail: AuditTrail) -> None:
         self._database = database
+        self._trail = trail
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """All endpoints, by name."""
@@ -146,6 +154,8 @@ class SqlEndpointStore:
             _insert_weights(connection, after)
             connection.execute(update(schema.endpoints).where(mine).values(revision=after.revision))
             changes.bump(connection)
+            facts = endpoint_facts(before), endpoint_facts(after)
+            self._trail.record(connection, AuditAction.TRAFFIC_SET, f"endpoint:{name}", *facts)
             return after
 
 
