@@ -13,9 +13,9 @@ from starlette.routing import Match
 import modelyard
 from modelyard.core.errors import ModelyardError
 from modelyard.http.errors import error_body, error_headers, forget_frames, status_of
+from modelyard.http.resource.refusals import http_refusal, validation_refusal
 from modelyard.http.routes import keys, models, oip, predictions, traffic
 from modelyard.http.routes.gate import Gate, GatedRoute, RouteTable
-from modelyard.http.routes.refusals import http_refusal, validation_refusal
 from modelyard.http.services import Services
 from modelyard.routing.table import RoutingTable
 

@@ -15,7 +15,8 @@ from yard_support import Yard
 
 from modelyard.core.errors import PublishError
 from modelyard.http.management import TABLES, add_routes
-from modelyard.http.routes.gate import MAX_JSON_BODY_BYTES, GatedRoute, RouteTable
+from modelyard.http.resource.strict import MAX_JSON_BODY_BYTES
+from modelyard.http.routes.gate import GatedRoute, RouteTable
 
 KEYS = {"error", "code", "detail", "request_id"}
 
@@ -82,8 +83,8 @@ def test_a_key_bound_to_models_sees_and_changes_only_those(yard: Yard) -> None:
         ("GET", "/v2/models/tree", b""),
     ):
         refused(yard.ask(method, target, body, scope="oak"), 403, "model_not_allowed", "model")
-    assert yard.ask("GET", "/v1/models", scope="oak").json() == {"models": []}
-    assert yard.ask("GET", "/v1/endpoints", scope="oak").json() == {"endpoints": []}
+    assert yard.ask("GET", "/v1/models", scope="oak").json() == {"models": [], "next_cursor": None}
+    assert yard.ask("GET", "/v1/endpoints", scope="oak").json() == {"endpoints": [], "next_cursor": None}
     assert yard.ask("GET", "/v1/predictions/count?model=oak-1", scope="oak").json() == {"count": 0}
     refused(yard.ask("GET", "/v1/predictions/p1", scope="oak"), 404, "prediction_not_found")
 
@@ -115,7 +116,11 @@ def test_unknown_routes_and_verbs_are_refused_in_our_form(yard: Yard) -> None:
         (b"{", 400, "json_invalid", "body"),
         (b"", 400, "field_missing", "body"),
         (b"\xff\xfe{", 400, "json_invalid", "body"),
-        (b"[" * 100_000, 400, "json_invalid", "body"),
+        (b"[" * 100_000, 400, "json_too_deep", "body"),
+        (b'{"client": "a", "client": "b"}', 400, "json_duplicate_key", "client"),
+        (b'{"client": "a", "scopes": [], "scopes": ["admin"]}', 400, "json_duplicate_key", "scopes"),
+        (b'{"client": NaN}', 400, "value_invalid", "client"),
+        (b'{"client": "a"} {}', 400, "json_invalid", "body"),
     ],
 )
 def test_a_bad_key_request_names_the_field(yard: Yard, body: Any, status: int, code: str, field: str) -> None:

@@ -72,8 +72,7 @@ class RemoteBackend:
 
     def keys(self) -> list[Json]:
         """All keys, newest first."""
-        found: list[Json] = self._json("GET", "/v1/keys")["keys"]
-        return found
+        return self._all("/v1/keys", "keys")
 
     def revoke_key(self, key_id: str) -> Json:
         """Ends a key."""
@@ -102,8 +101,7 @@ class RemoteBackend:
 
     def models(self) -> list[Json]:
         """All models, by name."""
-        found: list[Json] = self._json("GET", "/v1/models")["models"]
-        return found
+        return self._all("/v1/models", "models")
 
     def model(self, name: str) -> Json:
         """One model with its versions."""
@@ -112,6 +110,10 @@ class RemoteBackend:
     def version(self, model: str, version: str) -> Json:
         """One version."""
         return self._json("GET", f"/v1/models/{_part(model)}/versions/{_part(version)}")
+
+    def revive(self, model: str, version: str) -> Json:
+        """Loads a version again."""
+        return self._json("POST", f"/v1/models/{_part(model)}/versions/{_part(version)}/revive")
 
     def traffic(self, endpoint: str) -> Json:
         """An endpoint's shares."""
@@ -148,6 +150,18 @@ class RemoteBackend:
             yield from answer.stream(PIECE_BYTES)
         except urllib3.exceptions.HTTPError as error:
             raise _unreachable(self._base, error) from None
+
+    def _all(self, path: str, name: str) -> list[Json]:
+        """Every element of a list, page by page."""
+        found: list[Json] = []
+        query: Json = {}
+        while True:
+            page = self._json("GET", path, query=query)
+            found += page[name]
+            cursor = page.get("next_cursor")
+            if not cursor:
+                return found
+            query = {"cursor": cursor}
 
     def _json(self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None) -> Json:
         if body is None:

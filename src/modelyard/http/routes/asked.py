@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt
 from pydantic_core import PydanticCustomError
 
 from modelyard.http.forms.asking import DEFAULT_PAGE, MAX_PAGE, NAME_RULE, is_name, record_filter
+from modelyard.http.resource.paging import MAX_CURSOR_CHARS
 from modelyard.journal.ports import RecordFilter
 
 
@@ -52,6 +53,13 @@ class TrafficBody(Asked):
     weights: dict[str, StrictInt] = Field(
         description="Percent by version; 100 together.", examples=[{"1": 90, "2": 10}], max_length=64
     )
+
+
+class ListQuery(Asked):
+    """One page of a list."""
+
+    limit: int = Field(DEFAULT_PAGE, ge=1, le=MAX_PAGE, description="Most elements of the page.")
+    cursor: str | None = Field(None, max_length=MAX_CURSOR_CHARS, description="`next_cursor` of the page before.")
 
 
 class FilterQuery(Asked):

@@ -1,32 +1,34 @@
 """Deny by default: how a management route is declared, and what every request to one passes first.
 
-A route is declared with the scope it needs. The gate (key, limits) and the scope are checked before any of the body
-is read, and the body is bounded while it is read. An endpoint without a declared scope cannot become a route.
+A route is declared with the scope it needs, and with what it answers. The gate (key, limits) and the scope are
+checked before any of the body is read, and the body is bounded while it is read. An endpoint without a declared scope
+cannot become a route.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
 import orjson
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from modelyard.auth.scopes import Scope
 from modelyard.auth.table import Principal
-from modelyard.core.errors import AuthorizationError, TooLargeError
+from modelyard.core.errors import AuthorizationError
+from modelyard.http.resource.strict import StrictRequest, check_path, check_query, declared_query
 from modelyard.http.services import Services
 
 Gate = Callable[[Request], Awaitable[Principal]]
 """Who is calling, once key and limits were checked; raises ModelyardError."""
 
-MAX_JSON_BODY_BYTES = 1024 * 1024
-"""Largest body of a management request; versions are streamed and have a bound of their own."""
-
 _NEEDS = "__modelyard_needs__"
+_STRICT = "/v1/"
+"""Our own routes are strict in all; the Open Inference Protocol's clients may add what they like to a query."""
 _Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 
 
@@ -57,12 +59,30 @@ def _declare(needs: Needs) -> Callable[[_Endpoint], _Endpoint]:
 
 
 @dataclass(frozen=True)
+class Answers:
+    """What a route promises to answer, as the OpenAPI document says it and the tests check it.
+
+    `form` is the JSON of its good answers (None: another media type, or nobody has said). `statuses` are the good
+    ones. `refusals` are statuses beside those that follow from the declaration (key, scope, limits, path, body).
+    `tagged`: the answer carries `ETag`; `guarded`: the route reads `If-Match`. `media` are types of other answers.
+    """
+
+    form: type[BaseModel] | None = None
+    statuses: tuple[int, ...] = (200,)
+    refusals: tuple[int, ...] = ()
+    tagged: bool = False
+    guarded: bool = False
+    media: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Declared:
     """One route of a table."""
 
     method: str
     path: str
     endpoint: Callable[..., Any]
+    answers: Answers = field(default_factory=Answers)
 
 
 class RouteTable:
@@ -75,27 +95,31 @@ class RouteTable:
     def __iter__(self) -> Iterator[Declared]:
         return iter(self._routes)
 
-    def get(self, path: str) -> Callable[[_Endpoint], _Endpoint]:
-        """Adds a GET route."""
-        return self.add("GET", path)
+    def get(self, path: str, form: type[BaseModel] | None = None, **more: Any) -> Callable[[_Endpoint], _Endpoint]:
+        """Adds a GET route; `form` and `more` are the fields of Answers."""
+        return self.add("GET", path, Answers(form, **more))
 
-    def post(self, path: str) -> Callable[[_Endpoint], _Endpoint]:
+    def post(self, path: str, form: type[BaseModel] | None = None, **more: Any) -> Callable[[_Endpoint], _Endpoint]:
         """Adds a POST route."""
-        return self.add("POST", path)
+        return self.add("POST", path, Answers(form, **more))
 
-    def put(self, path: str) -> Callable[[_Endpoint], _Endpoint]:
+    def put(self, path: str, form: type[BaseModel] | None = None, **more: Any) -> Callable[[_Endpoint], _Endpoint]:
         """Adds a PUT route."""
-        return self.add("PUT", path)
+        return self.add("PUT", path, Answers(form, **more))
 
-    def delete(self, path: str) -> Callable[[_Endpoint], _Endpoint]:
+    def patch(self, path: str, form: type[BaseModel] | None = None, **more: Any) -> Callable[[_Endpoint], _Endpoint]:
+        """Adds a PATCH route."""
+        return self.add("PATCH", path, Answers(form, **more))
+
+    def delete(self, path: str, form: type[BaseModel] | None = None, **more: Any) -> Callable[[_Endpoint], _Endpoint]:
         """Adds a DELETE route."""
-        return self.add("DELETE", path)
+        return self.add("DELETE", path, Answers(form, **more))
 
-    def add(self, method: str, path: str) -> Callable[[_Endpoint], _Endpoint]:
+    def add(self, method: str, path: str, answers: Answers) -> Callable[[_Endpoint], _Endpoint]:
         """Adds a route."""
 
         def take(endpoint: _Endpoint) -> _Endpoint:
-            self._routes.append(Declared(method, path, endpoint))
+            self._routes.append(Declared(method, path, endpoint, answers))
             return endpoint
 
         return take
@@ -110,6 +134,7 @@ class GatedRoute(APIRoute):
             raise TypeError(f"The route `{path}` declares no scope; mark its endpoint with scope(...) or public.")
         self.needs = needs
         super().__init__(path, endpoint, **options)
+        self._declared = declared_query(self.dependant)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's handler behind the gate."""
@@ -118,9 +143,12 @@ class GatedRoute(APIRoute):
         async def handle(request: Request) -> Response:
             if self.needs.scope is not None:
                 request.state.principal = await _admit(request, self.needs.scope)
+            if request.url.path.startswith(_STRICT):
+                check_path(request)
+                check_query(request, self._declared)
             if self.needs.streams:
                 return await inner(request)
-            return await _bounded(inner, request)
+            return await _strictly(inner, request)
 
         return handle
 
@@ -133,42 +161,14 @@ async def _admit(request: Request, needed: Scope) -> Principal:
     return principal
 
 
-class _BodyBound:
-    """An ASGI `receive` that refuses to hand out more than a bound; remembers that it did."""
-
-    def __init__(self, receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> None:
-        self._receive = receive
-        self._size_bytes = 0
-        self.exceeded: TooLargeError | None = None
-
-    async def __call__(self) -> MutableMapping[str, Any]:
-        message = await self._receive()
-        self._size_bytes += len(message.get("body", b""))
-        if self._size_bytes > MAX_JSON_BODY_BYTES:
-            self.exceeded = body_too_large(MAX_JSON_BODY_BYTES, self._size_bytes, "body")
-            raise self.exceeded
-        return message
-
-
-async def _bounded(inner: Callable[[Request], Coroutine[Any, Any, Response]], request: Request) -> Response:
-    bound = _BodyBound(request.receive)
+async def _strictly(inner: Callable[[Request], Coroutine[Any, Any, Response]], request: Request) -> Response:
+    strict = StrictRequest(request)
     try:
-        return await inner(Request(request.scope, bound))
+        return await inner(strict)
     except HTTPException:
-        if bound.exceeded is not None:
-            raise bound.exceeded from None
+        if strict.refused is not None:
+            raise strict.refused from None
         raise
-
-
-def body_too_large(bound_bytes: int, got_bytes: int, field: str) -> TooLargeError:
-    """A body over its bound; `field` names the setting, or the body."""
-    return TooLargeError(
-        "body_too_large",
-        f"The body is larger than {bound_bytes} bytes.",
-        field=field,
-        expected=f"at most {bound_bytes} bytes",
-        got=got_bytes,
-    )
 
 
 def require_every_model(principal: Principal) -> None:

@@ -2,49 +2,70 @@
 
 from __future__ import annotations
 
-from fastapi import Request, Response
+from typing import Annotated
+
+from fastapi import Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from modelyard.auth.scopes import Scope
+from modelyard.core.errors import InvalidRequestError
 from modelyard.http.forms.views import model_summaries, model_view, version_summary, version_view
-from modelyard.http.routes.asked import ModelName, VersionName
+from modelyard.http.resource.answers import ModelAnswer, ModelsAnswer, PublishedAnswer, VersionAnswer, VersionsAnswer
+from modelyard.http.resource.etags import etag_of, tagged
+from modelyard.http.resource.paging import page_answer, page_of
+from modelyard.http.resource.upload import publish_upload, receive_upload
+from modelyard.http.routes.asked import ListQuery, ModelName, VersionName
 from modelyard.http.routes.gate import Caller, JsonResponse, RouteTable, Wired, scope
-from modelyard.http.routes.upload import publish_upload, receive_upload
 from modelyard.http.services import Services
+from modelyard.models.ports import Version
 
 routes = RouteTable("models")
 
 
-@routes.get("/v1/models")
+@routes.get("/v1/models", ModelsAnswer)
 @scope(Scope.ADMIN)
-def list_models(services: Wired, caller: Caller) -> Response:
+def list_models(request: Request, services: Wired, caller: Caller, asked: Annotated[ListQuery, Query()]) -> Response:
     """The models that this key may see, by name."""
     versions = [version for version in services.registry.versions() if caller.models.allows(version.model)]
-    return JsonResponse({"models": model_summaries(versions, services.endpoints.endpoints())})
+    found = model_summaries(versions, services.endpoints.endpoints())
+    page = page_of(found, "models", lambda model: (model["name"],), asked.limit, asked.cursor)
+    return page_answer(request, "models", page.elements, page.next_cursor)
 
 
-@routes.get("/v1/models/{model}")
+@routes.get("/v1/models/{model}", ModelAnswer, tagged=True)
 @scope(Scope.ADMIN)
-def show_model(services: Wired, model: ModelName) -> Response:
+def show_model(request: Request, services: Wired, model: ModelName) -> Response:
     """One model, its versions and the endpoints that serve it."""
-    return JsonResponse(model_view(model, services.registry.versions(model), services.endpoints.endpoints()))
+    view = model_view(model, services.registry.versions(model), services.endpoints.endpoints())
+    return tagged(request, JsonResponse(view), etag_of(view))
 
 
-@routes.get("/v1/models/{model}/versions")
+@routes.get("/v1/models/{model}/versions", VersionsAnswer)
 @scope(Scope.ADMIN)
-def list_versions(services: Wired, model: ModelName) -> Response:
+def list_versions(
+    request: Request, services: Wired, model: ModelName, asked: Annotated[ListQuery, Query()]
+) -> Response:
     """The versions of a model, oldest first."""
-    return JsonResponse({"versions": [version_summary(version) for version in services.registry.versions(model)]})
+    known = services.registry.versions(model)
+    # In the order of publication, which no field of a version tells: its place is its number in it.
+    page = page_of(list(enumerate(known)), f"versions of {model}", _place, asked.limit, asked.cursor)
+    views = [version_summary(version) for _, version in page.elements]
+    return page_answer(request, "versions", views, page.next_cursor)
 
 
-@routes.get("/v1/models/{model}/versions/{version}")
+def _place(numbered: tuple[int, Version]) -> tuple[float]:
+    return (float(numbered[0]),)
+
+
+@routes.get("/v1/models/{model}/versions/{version}", VersionAnswer, tagged=True)
 @scope(Scope.ADMIN)
-def show_version(services: Wired, model: ModelName, version: VersionName) -> Response:
+def show_version(request: Request, services: Wired, model: ModelName, version: VersionName) -> Response:
     """All that is known of a version: files with SHA-256, signature, example, metrics, provenance."""
-    return JsonResponse(version_view(services.registry.version(model, version)))
+    view = version_view(services.registry.version(model, version))
+    return tagged(request, JsonResponse(view), etag_of(view))
 
 
-@routes.post("/v1/models/{model}/versions")
+@routes.post("/v1/models/{model}/versions", PublishedAnswer, statuses=(201, 200), refusals=(409, 422))
 @scope(Scope.ADMIN, streams=True)
 async def publish_next(request: Request, services: Wired, model: ModelName) -> Response:
     """Publishes the body as the next version. `application/octet-stream` is one file, named by
@@ -52,10 +73,16 @@ async def publish_next(request: Request, services: Wired, model: ModelName) -> R
     return await _publish(request, services, model, None)
 
 
-@routes.put("/v1/models/{model}/versions/{version}")
+@routes.put("/v1/models/{model}/versions/{version}", PublishedAnswer, statuses=(201, 200), refusals=(409, 422))
 @scope(Scope.ADMIN, streams=True)
 async def publish_version(request: Request, services: Wired, model: ModelName, version: VersionName) -> Response:
-    """Publishes the body as this version: 201 when it is new, 200 when the same bytes are there, 409 when others."""
+    """Publishes the body as this version: 201 when it is new, 200 when the same bytes are there, 409 when others.
+    A version never changes, so `If-Match` has nothing to compare and is refused."""
+    if "if-match" in request.headers:
+        raise InvalidRequestError(
+            "parameter_invalid", "A version never changes: there is nothing to match.", field="if-match",
+            expected="no If-Match", got=request.headers["if-match"][:200],
+        )  # fmt: skip
     return await _publish(request, services, model, version)
 
 

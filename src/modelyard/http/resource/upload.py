@@ -17,7 +17,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from modelyard.core.errors import InvalidRequestError, MediaTypeError, UnavailableError
 from modelyard.core.settings import Settings
-from modelyard.http.routes.gate import body_too_large
+from modelyard.http.resource.strict import body_too_large
 from modelyard.http.services import Published, Services
 from modelyard.models.archive import extract_tar
 

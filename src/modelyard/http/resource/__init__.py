@@ -1,0 +1,1 @@
+"""How resources are asked for and answered: strict requests, uploads, pages, entity tags, the forms of answers."""

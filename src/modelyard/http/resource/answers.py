@@ -1,0 +1,167 @@
+"""The forms of the management routes' answers: what the OpenAPI document promises, and what the tests hold the real
+answers to. No answer has a field that is not here."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from modelyard.core.types import DATATYPES
+
+Time = str
+"""RFC 3339, UTC."""
+
+
+class Answer(BaseModel):
+    """A JSON answer; nothing beside the named fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Refusal(Answer):
+    """Every error: one sentence for people, a stable code for programs, what was wrong."""
+
+    error: str = Field(description="One sentence.")
+    code: str = Field(description="Stable; docs/reference/errors.md lists them.", examples=["field_missing"])
+    detail: dict[str, Any] = Field(description="`field`, `expected`, `got`, `example`, where they apply.")
+    request_id: str
+
+
+class ListAnswer(Answer):
+    """One page."""
+
+    next_cursor: str | None = Field(description="`cursor` of the next page; null at the end.")
+
+
+class Tensor(Answer):
+    """One input or output; -1 in a shape varies."""
+
+    name: str
+    datatype: str = Field(json_schema_extra={"enum": list(DATATYPES)})
+    shape: list[int]
+    columns: list[str] = Field([], description="The features along the last dimension.")
+    labels: list[str] = Field([], description="The classes.")
+
+
+class SignatureAnswer(Answer):
+    """What a version takes and gives."""
+
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+
+
+class File(Answer):
+    """One file of a version."""
+
+    path: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    size_bytes: int = Field(ge=0)
+
+
+class VersionLine(Answer):
+    """A version in a list."""
+
+    model: str
+    version: str
+    format: str
+    size_bytes: int = Field(ge=0)
+    digest: str = Field(pattern="^[0-9a-f]{64}$", description="SHA-256 of the manifest; names the content.")
+    created_at: Time
+
+
+class VersionAnswer(VersionLine):
+    """All that is known of a version."""
+
+    entry: str
+    files: list[File]
+    signature: SignatureAnswer
+    example: dict[str, Any] | None = Field(description="A request in the Open Inference Protocol's form.")
+    metrics: dict[str, Any]
+    provenance: dict[str, str]
+    limits: dict[str, Any]
+    redaction: list[str]
+
+
+class PublishedAnswer(VersionAnswer):
+    """A version, and whether this call made it."""
+
+    created: bool
+
+
+class VersionsAnswer(ListAnswer):
+    """Versions of a model, oldest first."""
+
+    versions: list[VersionLine]
+
+
+class EndpointAnswer(Answer):
+    """An endpoint and the shares of its versions."""
+
+    name: str
+    model: str
+    weights: dict[str, int] = Field(description="Percent by version.")
+    revision: int = Field(ge=1, description="Grows with every change; `ETag` is this number in quotes.")
+
+
+class EndpointsAnswer(ListAnswer):
+    """Endpoints, by name."""
+
+    endpoints: list[EndpointAnswer]
+
+
+class ModelLine(Answer):
+    """A model in a list."""
+
+    name: str
+    versions: list[str]
+    latest: str
+    format: str
+    traffic: dict[str, int] = Field(description="Of the endpoint with the model's name.")
+    unhealthy: list[str] = Field([], description="Versions that are not loaded because workers died in their runs.")
+    created_at: Time
+
+
+class ModelsAnswer(ListAnswer):
+    """Models, by name."""
+
+    models: list[ModelLine]
+
+
+class ModelAnswer(Answer):
+    """One model, its versions and the endpoints that serve it."""
+
+    name: str
+    versions: list[VersionLine]
+    latest: str
+    format: str
+    traffic: dict[str, int]
+    unhealthy: list[str] = []
+    created_at: Time
+    endpoints: list[EndpointAnswer]
+
+
+class KeyAnswer(Answer):
+    """One key, without its text."""
+
+    id: str
+    client: str
+    scopes: list[str]
+    models: list[str]
+    rate: str | None
+    created_at: Time
+    expires_at: Time | None
+    revoked_at: Time | None
+    state: Literal["active", "expired", "revoked"]
+
+
+class IssuedAnswer(KeyAnswer):
+    """A key just issued; `key` is its text, this once."""
+
+    key: str
+
+
+class KeysAnswer(ListAnswer):
+    """Keys, newest first."""
+
+    keys: list[KeyAnswer]
