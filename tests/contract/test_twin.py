@@ -23,6 +23,7 @@ from modelyard.core.settings import BatchingSettings, CodecSettings, HttpSetting
 from modelyard.core.types import Surface
 from modelyard.http.edge.certificate import TlsFiles, make_self_signed, own_names, utc_now
 from modelyard.http.wire import PREDICT_ROUTES, predict_target
+from modelyard.routing.table import RoutingTable
 from modelyard.testing import StubModel, servable
 
 GOOD = {
@@ -87,6 +88,14 @@ def stale(worker: HttpWorker) -> Callable[[], None]:
         worker.predictor.fresh_s = fresh
 
     return undo
+
+
+def ill(worker: HttpWorker) -> Callable[[], None]:
+    """Every version was found unhealthy."""
+    table = worker.predictor.table
+    versions = list(table.servables)
+    worker.predictor.table = RoutingTable(table.version, table.endpoints.values(), {}, versions, versions)
+    return lambda: setattr(worker.predictor, "table", table)
 
 
 def broken_counter(worker: HttpWorker) -> Callable[[], None]:
@@ -184,6 +193,7 @@ CASES: dict[str, list[Case]] = {
     "model_not_found": [Case(model="absent")],
     "version_not_found": [Case(version="9")],
     "model_not_ready": [Case(version="loading")],
+    "model_unhealthy": [Case(around=ill)],
     "method_not_allowed": [Case(method="PUT"), Case(method="GET")],
     "name_invalid": [Case(model="..x", twin_only=True), Case(model="a%00b", twin_only=True)],
     "http_invalid": [Case(raw=lambda data: data.replace(b"content-length: ", b"content-length: x"))],

@@ -20,6 +20,7 @@ class DataFolder:
         self.artifacts = self.path / "artifacts"
         self.spool = self.path / "spool"
         self.board = self.path / "board"
+        self.unhealthy = self.path / "unhealthy"
         self.address = self.path / "server.json"
         self._lock_path = self.path / "server.lock"
         self._lock_fd = -1

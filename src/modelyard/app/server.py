@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 
 import msgspec
+import structlog
 from pydantic import SecretStr
 
 from modelyard.app.folder import DataFolder
@@ -17,13 +18,17 @@ from modelyard.auth.keys import KeyIssuer
 from modelyard.auth.scopes import Scope
 from modelyard.core.clock import SystemClock
 from modelyard.core.errors import SettingsError
+from modelyard.core.events import Event
 from modelyard.core.settings import Settings
 from modelyard.http.edge.certificate import Certificate
 from modelyard.http.edge.tls import TlsKeeper
 from modelyard.http.processes.board import Board
+from modelyard.http.processes.health import Suspects, UnhealthyVersions, version_token
 from modelyard.http.processes.supervisor import Supervisor
 from modelyard.limits.gcra import SharedGcra
 from modelyard.storage.sql.open import open_stores
+
+log = structlog.get_logger()
 
 BACKLOG = 2048
 ADMINISTRATOR = "administrator"
@@ -69,8 +74,11 @@ def serve(
         folder.announce(started.url)
         ready(started)
 
+    supervisor = Supervisor(board, settings.workers, spawn.worker, spawn.drain, announce, keeper.refresh)
+    supervisor.suspects = Suspects(settings.models.unhealthy_deaths, settings.models.unhealthy_within_s)
+    supervisor.on_unhealthy = lambda token: mark_unhealthy(settings, folder, board, token)
     try:
-        return Supervisor(board, settings.workers, spawn.worker, spawn.drain, announce, keeper.refresh).run()
+        return supervisor.run()
     finally:
         folder.withdraw()
 
@@ -117,6 +125,30 @@ def first_administrator(settings: Settings) -> SecretStr | None:
         return issuer.create(ADMINISTRATOR, scopes=list(Scope)).text
     finally:
         stores.close()
+
+
+def mark_unhealthy(settings: Settings, folder: DataFolder, board: Board, token: int) -> None:
+    """A version killed its workers too often: noted in the data folder, so that no worker loads it again until it is
+    revived; those that run look at once."""
+    model = version = ""
+    try:
+        stores = open_stores(settings, settings.data)
+        try:
+            for known in stores.registry.versions():
+                if version_token(known.model, known.version) == token:
+                    model, version = known.model, known.version
+        finally:
+            stores.close()
+    except Exception as error:  # the mark needs no name
+        log.warning(Event.SNAPSHOT_FAILED, error=type(error).__name__, reason=str(error)[:300])
+    try:
+        deaths = settings.models.unhealthy_deaths
+        UnhealthyVersions(folder.unhealthy).mark(token, model, version, deaths, SystemClock().now())
+    except OSError as error:
+        log.error(Event.MODEL_UNHEALTHY, model=model, version=version, reason=str(error))
+        return
+    board.ring()
+    log.error(Event.MODEL_UNHEALTHY, model=model, version=version)
 
 
 class Spawner:

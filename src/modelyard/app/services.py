@@ -8,6 +8,7 @@ from modelyard.app.folder import DataFolder
 from modelyard.auth.keys import KeyIssuer
 from modelyard.core.clock import SystemClock
 from modelyard.core.settings import Settings
+from modelyard.http.processes.health import UnhealthyVersions
 from modelyard.http.services import Services
 from modelyard.models.publish import Publisher
 from modelyard.runtimes import RUNTIMES
@@ -47,4 +48,5 @@ def open_services(settings: Settings) -> Services:
         drain=drain,
         ping=stores.ping,
         close=stores.close,
+        unhealthy=UnhealthyVersions(folder.unhealthy),
     )

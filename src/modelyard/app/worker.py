@@ -25,6 +25,7 @@ from modelyard.http.edge.proxied import Edge
 from modelyard.http.edge.tls import TlsContext, tls_files
 from modelyard.http.errors import render_error
 from modelyard.http.processes.board import Board
+from modelyard.http.processes.health import RunNotes, UnhealthyVersions
 from modelyard.http.processes.worker import Worker
 from modelyard.http.services import Services
 from modelyard.http.shared import Shared
@@ -92,10 +93,11 @@ async def _main(settings: Settings, handles: Handles) -> None:
             keys=KeyTable(KeySnapshot(0, (), ())),
             table=RoutingTable(0, (), {}),
         )
-        snapshots = _snapshots(settings, services, background, board, handles.slot, clock)
+        notes = RunNotes(board.runs(handles.slot), UnhealthyVersions(folder.unhealthy), clock)
+        snapshots = _snapshots(settings, services, background, board, handles.slot, clock, notes)
         await _first_snapshot(loop, background, snapshots, predictor, handles.successor)
         follow = loop.create_task(snapshots.follow(predictor))
-        worker = _worker(settings, handles, board, services, predictor, snapshots, counter, next_id, writer)
+        worker = _worker(settings, handles, board, services, predictor, snapshots, notes, next_id, writer)
         await worker.run()
         follow.cancel()
         writer.close()
@@ -104,13 +106,19 @@ async def _main(settings: Settings, handles: Handles) -> None:
 
 
 def _snapshots(
-    settings: Settings, services: Services, executor: Executor, board: Board, slot: int, clock: SystemClock
+    settings: Settings,
+    services: Services,
+    executor: Executor,
+    board: Board,
+    slot: int,
+    clock: SystemClock,
+    notes: RunNotes,
 ) -> Snapshots:
     return Snapshots(
         services.key_store,
         services.endpoints,
         services.registry,
-        Catalog(services.artifacts, services.runtimes, settings, clock, size_threads(settings).threads),
+        Catalog(services.artifacts, services.runtimes, settings, clock, size_threads(settings).threads, notes),
         settings.snapshot,
         executor,
         applied=lambda version: board.apply(slot, version),
@@ -136,7 +144,7 @@ def _worker(
     services: Services,
     predictor: Predictor,
     snapshots: Snapshots,
-    counter: SharedGcra,
+    notes: RunNotes,
     next_id: Callable[[], str],
     writer: SpoolWriter,
 ) -> Worker:
@@ -160,6 +168,7 @@ def _worker(
         app=Edge(door, settings.http),
         reason=lambda: snapshots.ready_reason,
         poll=writer.poll,
+        longest_run_s=notes.longest_run_s,
         tls=None if files is None else TlsContext(files),
     )
     return worker

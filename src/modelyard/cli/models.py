@@ -26,7 +26,7 @@ def list_(data: Data = None, server: Server = None, key: KeyText = None, as_json
         return
     print_table(
         ("Model", "Format", "Versions", "Traffic"),
-        ((m["name"], m["format"], " ".join(m["versions"]), shares(m["traffic"])) for m in found),
+        ((m["name"], m["format"], _versions(m), shares(m["traffic"])) for m in found),
         "No model is published yet. `modelyard publish NAME FILE` does it.",
     )
 
@@ -70,6 +70,33 @@ def print_version(found: dict[str, Any]) -> None:
 def _tensor(spec: dict[str, Any]) -> str:
     named = len(spec["columns"]) or len(spec["labels"])
     return f"{spec['name']} {spec['datatype']} {list(spec['shape'])}" + (f", {named} names" if named else "")
+
+
+@app.command()
+def revive(
+    model: Annotated[str, typer.Argument(help="The model.")],
+    version: Annotated[str, typer.Argument(help="The version.")],
+    data: Data = None,
+    server: Server = None,
+    key: KeyText = None,
+    as_json: AsJson = False,
+) -> None:
+    """Load a version again that was taken out because workers died in its run.
+
+    Example: `modelyard models revive tree 2`
+    """
+    with backend(data, server, key) as work:
+        done = work.revive(model, version)
+    if as_json:
+        print_json(done)
+    else:
+        print_facts({"Model": model, "Version": version, "Revived": "yes" if done["revived"] else "it was not out"})
+
+
+def _versions(model: dict[str, Any]) -> str:
+    """The versions; those that are not served say so."""
+    ill = model.get("unhealthy", ())
+    return " ".join(f"{version} (unhealthy)" if version in ill else version for version in model["versions"])
 
 
 def _row(model: dict[str, Any], version: dict[str, Any]) -> tuple[str, ...]:

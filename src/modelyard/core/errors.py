@@ -22,7 +22,7 @@ ModelyardError
 ├── MediaTypeError        in a form not spoken    encoding_unsupported content_type_unsupported
 ├── DeadlineError         it took too long        receive_timeout request_timeout
 ├── UnavailableError      not now, try again      model_not_ready shutting_down journal_unavailable snapshot_stale
-│                                                 store_unavailable
+│                                                 store_unavailable model_unhealthy
 ├── ModelError            the model failed        model_failed
 ├── ConflictError         it is otherwise already version_exists data_folder_in_use client_exists
 │                                                 edit_conflict etag_stale
@@ -141,7 +141,7 @@ class DeadlineError(ModelyardError):
 class UnavailableError(ModelyardError):
     """It cannot be done now and may be later."""
 
-    codes = _codes("model_not_ready shutting_down journal_unavailable snapshot_stale store_unavailable")
+    codes = _codes("model_not_ready shutting_down journal_unavailable snapshot_stale store_unavailable model_unhealthy")
 
 
 class ModelError(ModelyardError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,10 +10,13 @@ from typing import Any, Protocol
 from modelyard.auth.keys import KeyIssuer
 from modelyard.auth.ports import KeyStore
 from modelyard.core.clock import Clock
+from modelyard.core.events import Event
 from modelyard.core.settings import Settings
+from modelyard.http.processes.health import UnhealthyVersions
 from modelyard.journal.ports import RecordLog
 from modelyard.models.ports import ArtifactStore, Registry, Runtime, Version
 from modelyard.routing.ports import EndpointStore
+from modelyard.telemetry.logs import emit
 
 
 class Published(Protocol):
@@ -49,7 +52,7 @@ class Services:
 
     `drain` moves what waits in the spool to the database, once, and returns how many records went; it refuses
     where another process does so already (ConflictError). `ping` returns if the database answers, else
-    UnavailableError.
+    UnavailableError. `unhealthy` are the marks of versions that are not loaded; without a data folder there are none.
     """
 
     settings: Settings
@@ -65,3 +68,19 @@ class Services:
     drain: Callable[[], int]
     ping: Callable[[], None]
     close: Callable[[], None]
+    unhealthy: UnhealthyVersions | None = None
+
+
+def unhealthy_among(services: Services, versions: Iterable[Version]) -> frozenset[tuple[str, str]]:
+    """Which of these are not loaded because workers died in their runs."""
+    marks = services.unhealthy
+    return frozenset() if marks is None else marks.among([(known.model, known.version) for known in versions])
+
+
+def revive(services: Services, model: str, version: str) -> dict[str, Any]:
+    """Takes a version's mark away; NotFoundError. The workers load it again within a second."""
+    known = services.registry.version(model, version)
+    revived = services.unhealthy is not None and services.unhealthy.revive(known.model, known.version)
+    if revived:
+        emit(Event.MODEL_REVIVED, model=known.model, version=known.version)
+    return {"model": known.model, "version": known.version, "revived": revived}

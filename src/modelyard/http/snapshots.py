@@ -37,7 +37,10 @@ class Loader(Protocol):
         """Loads what is new, blocking; failures are kept, not raised."""
 
     def servables(self) -> dict[tuple[str, str], Servable]:
-        """What is loaded and warm."""
+        """What is loaded, warm and healthy."""
+
+    def unhealthy(self) -> frozenset[tuple[str, str]]:
+        """What must not be loaded."""
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -95,7 +98,8 @@ class Snapshots:
         """Loads what is new and gives the routing table of a snapshot; blocking, for a thread."""
         self._loader.refresh(seen.versions)
         known = [(version.model, version.version) for version in seen.versions]
-        return RoutingTable(seen.version, seen.endpoints, self._loader.servables(), known)
+        unhealthy = self._loader.unhealthy()
+        return RoutingTable(seen.version, seen.endpoints, self._loader.servables(), known, unhealthy)
 
     def start(self, predictor: Predictor) -> None:
         """The first snapshot, blocking."""
@@ -130,7 +134,7 @@ class Snapshots:
             self._loading = loop.create_task(self._load(predictor, self._latest))
 
     def _is_due(self, predictor: Predictor, seen: Seen) -> bool:
-        if predictor.table.version != seen.version:
+        if predictor.table.version != seen.version or predictor.table.unhealthy != self._loader.unhealthy():
             return True
         return bool(_not_loaded(predictor.table)) and time.monotonic() - self._loaded_s > RETRY_S
 
@@ -171,9 +175,10 @@ def _say_failed(error: Exception) -> None:
 
 
 def _not_loaded(table: RoutingTable) -> str:
-    """Which version with traffic is missing; empty if none is."""
+    """Which version with traffic is missing; empty if none is. One that is unhealthy keeps no other from serving."""
     for endpoint in table.endpoints.values():
         for version, share in endpoint.weights:
-            if share > 0 and (endpoint.model, version) not in table.servables:
+            key = (endpoint.model, version)
+            if share > 0 and key not in table.servables and key not in table.unhealthy:
                 return f"version `{version}` of the model `{endpoint.model}` is not loaded"
     return ""

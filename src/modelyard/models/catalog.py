@@ -6,6 +6,9 @@ import os
 import threading
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+
+import msgspec
 
 from modelyard.core.clock import Clock
 from modelyard.core.errors import ModelyardError, NotFoundError, UnavailableError
@@ -13,7 +16,7 @@ from modelyard.core.events import Event
 from modelyard.core.settings import Settings
 from modelyard.core.types import Servable
 from modelyard.models.load import load_servable, runtime_for
-from modelyard.models.ports import ArtifactStore, Runtime, Version
+from modelyard.models.ports import ArtifactStore, Health, Runtime, Version
 from modelyard.telemetry.logs import emit
 
 RETRY_S = 30.0
@@ -38,12 +41,14 @@ class Catalog:
         settings: Settings,
         clock: Clock,
         threads: int | None = None,
+        health: Health | None = None,
     ) -> None:
         self._artifacts = artifacts
         self._runtimes = runtimes
         self._settings = settings
         self._clock = clock
         self._threads = threads or settings.models.max_threads or 1
+        self._health = health
         self._servables: dict[Key, Servable] = {}
         self._known: dict[Key, Version] = {}
         self._failures: dict[Key, tuple[str, float]] = {}
@@ -63,9 +68,18 @@ class Catalog:
                 list(pool.map(self._load, new))
 
     def servables(self) -> dict[Key, Servable]:
-        """What is loaded and warm, as a copy."""
+        """What is loaded, warm and healthy, as a copy."""
+        unhealthy = self.unhealthy()
         with self._lock:
-            return dict(self._servables)
+            return {key: servable for key, servable in self._servables.items() if key not in unhealthy}
+
+    def unhealthy(self) -> frozenset[Key]:
+        """The known versions in whose run too many workers died: neither loaded nor given out."""
+        if self._health is None:
+            return frozenset()
+        with self._lock:
+            known = tuple(self._known)
+        return frozenset(key for key in known if self._health.is_unhealthy(*key))
 
     def failures(self) -> dict[Key, str]:
         """Why a version is not served, by version."""
@@ -100,14 +114,18 @@ class Catalog:
 
     def close(self) -> None:
         """Frees everything."""
-        for model, version in self.servables():
+        with self._lock:
+            keys = tuple(self._servables)
+        for model, version in keys:
             self.unload(model, version)
 
     def _new(self, versions: Collection[Version]) -> list[Version]:
         now = self._clock.monotonic()
         with self._lock:
             self._known.update({(v.model, v.version): v for v in versions})
-            return [v for v in versions if self._is_due((v.model, v.version), now)]
+        unhealthy = self.unhealthy()
+        with self._lock:
+            return [v for v in versions if (key := (v.model, v.version)) not in unhealthy and self._is_due(key, now)]
 
     def _is_due(self, key: Key, now: float) -> bool:
         if key in self._servables:
@@ -140,10 +158,13 @@ class Catalog:
         key = (version.model, version.version)
         begun = self._clock.monotonic()
         try:
-            servable = self._load_sized(version)
+            with nullcontext() if self._health is None else self._health.loading(*key):
+                servable = self._load_sized(version)
         except Exception as error:
             self._fail(key, error)
             return
+        if self._health is not None:
+            servable = msgspec.structs.replace(servable, loaded=self._health.watched(*key, servable.loaded))
         with self._lock:
             self._servables[key] = servable
             self._failures.pop(key, None)

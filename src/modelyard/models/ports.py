@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,6 +60,19 @@ class Inspection(msgspec.Struct, frozen=True):
     entry: str
     signature: Signature
     provenance: Mapping[str, str] = {}
+
+
+class Health(Protocol):
+    """Whose run kills workers: versions are noted while they load and run, so that the parent knows who did it."""
+
+    def watched(self, model: str, version: str, loaded: LoadedModel) -> LoadedModel:
+        """The same model, noted while it runs."""
+
+    def loading(self, model: str, version: str) -> AbstractContextManager[None]:
+        """Notes a version while it is loaded."""
+
+    def is_unhealthy(self, model: str, version: str) -> bool:
+        """Whether too many workers died in its run."""
 
 
 class Runtime(Protocol):

@@ -12,6 +12,7 @@ from modelyard.routing.ports import Endpoint
 from modelyard.routing.split import assign
 
 RETRY_LOADING_S = 1.0
+RETRY_UNHEALTHY_S = 60.0
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -35,10 +36,12 @@ class RoutingTable:
         endpoints: Iterable[Endpoint],
         servables: Mapping[tuple[str, str], Servable],
         known: Iterable[tuple[str, str]] = (),
+        unhealthy: Iterable[tuple[str, str]] = (),
     ) -> None:
         self.version = version
         self.endpoints = {endpoint.name: endpoint for endpoint in endpoints}
         self.servables = dict(servables)
+        self.unhealthy = frozenset(unhealthy)
         self._known = frozenset(known) | frozenset(self.servables)
         self._single = {
             name: Route(name, arm, self.servables[endpoint.model, endpoint.weights[arm][0]])
@@ -49,7 +52,8 @@ class RoutingTable:
     def route(self, name: str, version: str | None, prediction_id: str) -> Route:
         """The route of one request; without a version the endpoint's weights decide, by the prediction's id.
 
-        Raises NotFoundError("model_not_found" | "version_not_found"), UnavailableError("model_not_ready").
+        Raises NotFoundError("model_not_found" | "version_not_found"), UnavailableError("model_not_ready" |
+        "model_unhealthy").
         """
         if version is None:
             single = self._single.get(name)
@@ -73,6 +77,15 @@ class RoutingTable:
         servable = self.servables.get((model, version))
         if servable is not None:
             return servable
+        if (model, version) in self.unhealthy:
+            raise UnavailableError(
+                "model_unhealthy",
+                f"Version `{version}` of the model `{model}` ended its workers too often and is not served.",
+                retry_after_s=RETRY_UNHEALTHY_S,
+                field="version",
+                expected="another version, or this one once an operator has revived it",
+                got=version,
+            )
         if (model, version) in self._known:
             raise UnavailableError(
                 "model_not_ready",

@@ -13,7 +13,7 @@ import pytest
 from modelyard.auth.keys import KeyIssuer
 from modelyard.auth.table import KeyTable
 from modelyard.core.clock import SystemClock
-from modelyard.core.errors import AuthenticationError
+from modelyard.core.errors import AuthenticationError, UnavailableError
 from modelyard.core.settings import SnapshotSettings
 from modelyard.core.types import Servable
 from modelyard.http.snapshots import Snapshots
@@ -30,6 +30,7 @@ class StubLoader:
         self.go.set()
         self.loading = threading.Event()
         self.failing: set[str] = set()
+        self.marked: set[tuple[str, str]] = set()
         self._loaded: dict[tuple[str, str], Servable] = {}
 
     def refresh(self, versions: tuple[Version, ...]) -> None:
@@ -41,8 +42,12 @@ class StubLoader:
                 self._loaded.setdefault((one.model, one.version), servable(model=one.model, version=one.version))
 
     def servables(self) -> dict[tuple[str, str], Servable]:
-        """What is loaded."""
-        return dict(self._loaded)
+        """What is loaded and healthy."""
+        return {key: one for key, one in self._loaded.items() if key not in self.marked}
+
+    def unhealthy(self) -> frozenset[tuple[str, str]]:
+        """What is marked."""
+        return frozenset(self.marked)
 
 
 class StubPredictor:
@@ -263,3 +268,27 @@ def test_a_slow_first_load_does_not_bring_an_old_key_back(yard: Yard, monkeypatc
 
     following(yard, test)
     first.join(10)
+
+
+def test_an_unhealthy_version_keeps_no_other_from_serving(yard: Yard) -> None:
+    """K6: once a version is marked it is refused by its own code although no number in the database changed, the
+    worker stays ready for the others, and a revived version comes back."""
+    yard.publish("1")
+    yard.publish("2")
+
+    async def test() -> None:
+        await until(lambda: ("tree", "2") in yard.predictor.table.servables)
+        yard.loader.marked.add(("tree", "1"))
+        yard.rung += 1
+        await until(lambda: ("tree", "1") in yard.predictor.table.unhealthy)
+        with pytest.raises(UnavailableError) as refused:
+            yard.serves()
+        assert refused.value.code == "model_unhealthy"
+        assert yard.predictor.table.route("tree", "2", "id").servable.version == "2"
+        assert yard.snapshots.ready_reason == ""
+        yard.loader.marked.clear()
+        yard.rung += 1
+        await until(lambda: not yard.predictor.table.unhealthy)
+        assert yard.serves() == "1"
+
+    following(yard, test)

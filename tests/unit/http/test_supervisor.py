@@ -13,6 +13,7 @@ import pytest
 from modelyard.http.processes import board as board_module
 from modelyard.http.processes import supervisor as supervisor_module
 from modelyard.http.processes.board import Board, WorkerState
+from modelyard.http.processes.health import Suspects
 from modelyard.http.processes.supervisor import (
     DRAIN_UNTIL_S,
     MAX_BACKOFF_S,
@@ -379,3 +380,39 @@ def test_a_process_that_is_gone_already_is_no_error(yard: Yard, monkeypatch: pyt
     monkeypatch.setattr(supervisor_module.os, "kill", gone)
     yard.supervisor._on_stop()
     yard.supervisor._on_stop()
+
+
+def test_a_version_whose_runs_kill_workers_is_named(yard: Yard) -> None:
+    """K6: five workers die in the run of a version: its token is handed on, once; deaths outside a run accuse none."""
+    named: list[int] = []
+    yard.supervisor.on_unhealthy = named.append
+    yard.start()
+    for number in range(6):
+        assert named == ([] if number < 5 else [77])
+        victim = yard.alive[0]
+        yard.board.runs(victim.slot)[0] = 77 if number < 5 else 0
+        victim.returncode = -11
+        yard.watch(1)
+        for worker in yard.alive:
+            yard.accept(worker)
+        yard.watch(1)
+    assert named == [77]
+
+
+def test_a_worker_with_a_run_that_does_not_end_is_replaced(yard: Yard) -> None:
+    """K5: a worker that says it hangs (its loop turns, a thread of it does not) gets a successor, then goes; its
+    version is accused once, with the weight of two deaths."""
+    named: list[int] = []
+    yard.supervisor.on_unhealthy = named.append
+    yard.supervisor.suspects = Suspects(deaths=2, within_s=60.0)
+    one, _ = yard.start()
+    yard.board.runs(one.slot)[1] = 77
+    yard.accept(one, WorkerState.HUNG)
+    yard.watch(1)
+    assert named == [77]
+    assert one.signals == []
+    yard.accept(yard.workers[2])
+    yard.watch(1)
+    assert one.signals == [signal.SIGTERM]
+    yard.watch(1)
+    assert (named, len(yard.alive)) == ([77], 2)

@@ -42,6 +42,9 @@ class Backend(Protocol):
     def version(self, model: str, version: str) -> Json:
         """One version."""
 
+    def revive(self, model: str, version: str) -> Json:
+        """Loads a version again that was taken out as unhealthy; `revived` False: it was not out."""
+
     def traffic(self, endpoint: str) -> Json:
         """An endpoint's shares."""
 

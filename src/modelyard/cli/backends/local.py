@@ -26,6 +26,7 @@ from modelyard.http.forms.views import (
     version_view,
 )
 from modelyard.http.processes.board import Board
+from modelyard.http.services import revive, unhealthy_among
 from modelyard.telemetry.logs import configure_logging
 
 EFFECTIVE_WITHIN_S = 5.0
@@ -82,16 +83,25 @@ class LocalBackend:
 
     def models(self) -> list[Json]:
         """All models, by name."""
-        return model_summaries(self._services.registry.versions(), self._services.endpoints.endpoints())
+        versions = self._services.registry.versions()
+        ill = unhealthy_among(self._services, versions)
+        return model_summaries(versions, self._services.endpoints.endpoints(), ill)
 
     def model(self, name: str) -> Json:
         """One model with its versions."""
         versions = self._services.registry.versions(check_name(name, "model"))
-        return model_view(name, versions, self._services.endpoints.endpoints())
+        ill = unhealthy_among(self._services, versions)
+        return model_view(name, versions, self._services.endpoints.endpoints(), ill)
 
     def version(self, model: str, version: str) -> Json:
         """One version."""
         return version_view(self._services.registry.version(check_name(model, "model"), check_name(version, "version")))
+
+    def revive(self, model: str, version: str) -> Json:
+        """Loads a version again."""
+        done = revive(self._services, check_name(model, "model"), check_name(version, "version"))
+        self._effective()
+        return done
 
     def traffic(self, endpoint: str) -> Json:
         """An endpoint's shares."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -52,30 +52,45 @@ def version_view(version: Version) -> Json:
     return version_summary(version) | {name: manifest[name] for name in named}
 
 
-def model_summary(name: str, versions: Sequence[Version], endpoints: Iterable[Endpoint]) -> Json:
-    """One line of a list of models; `traffic` is that of the endpoint with the model's name."""
+def model_summary(
+    name: str,
+    versions: Sequence[Version],
+    endpoints: Iterable[Endpoint],
+    unhealthy: Collection[tuple[str, str]] | None = None,
+) -> Json:
+    """One line of a list of models; `traffic` is that of the endpoint with the model's name, `unhealthy`, where
+    that is known, names the versions that are not loaded because workers died in their runs."""
     own = next((endpoint for endpoint in endpoints if endpoint.name == name), None)
+    ill = [known.version for known in versions if (name, known.version) in (unhealthy or ())]
     return {
         "name": name,
         "versions": [version.version for version in versions],
         "latest": versions[-1].version,
         "format": versions[-1].manifest.format,
         "traffic": dict(own.weights) if own else {},
+        **({} if unhealthy is None else {"unhealthy": ill}),
         "created_at": time_text(versions[0].created_at),
     }
 
 
-def model_summaries(versions: Iterable[Version], endpoints: Sequence[Endpoint]) -> list[Json]:
+def model_summaries(
+    versions: Iterable[Version], endpoints: Sequence[Endpoint], unhealthy: Collection[tuple[str, str]] | None = None
+) -> list[Json]:
     """All models, by name."""
     by_model: dict[str, list[Version]] = {}
     for version in versions:
         by_model.setdefault(version.model, []).append(version)
-    return [model_summary(name, by_model[name], endpoints) for name in sorted(by_model)]
+    return [model_summary(name, by_model[name], endpoints, unhealthy) for name in sorted(by_model)]
 
 
-def model_view(name: str, versions: Sequence[Version], endpoints: Sequence[Endpoint]) -> Json:
+def model_view(
+    name: str,
+    versions: Sequence[Version],
+    endpoints: Sequence[Endpoint],
+    unhealthy: Collection[tuple[str, str]] | None = None,
+) -> Json:
     """One model with the summaries of its versions and the endpoints that serve it."""
-    return model_summary(name, versions, endpoints) | {
+    return model_summary(name, versions, endpoints, unhealthy) | {
         "versions": [version_summary(version) for version in versions],
         "endpoints": [endpoint_view(endpoint) for endpoint in endpoints if endpoint.model == name],
     }

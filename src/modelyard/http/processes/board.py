@@ -16,12 +16,15 @@ from pathlib import Path
 
 _HEAD = struct.Struct("<8sQ")
 _SLOT = struct.Struct("<QQdQ")
+RUNS = 8
+"""Runs of a worker that can be seen at once: the loop's, and seven of its threads."""
+_SLOT_BYTES = _SLOT.size + 8 * RUNS
 _U64 = struct.Struct("<Q")
 _F64 = struct.Struct("<d")
 _MAGIC = b"mdyboard"
 SLOTS = 512
 """Twice the most workers: a successor lives beside the one it replaces."""
-SIZE = 64 + SLOTS * _SLOT.size
+SIZE = 64 + SLOTS * _SLOT_BYTES
 
 
 class WorkerState(IntEnum):
@@ -31,6 +34,7 @@ class WorkerState(IntEnum):
     STARTING = 1
     READY = 2
     DRAINING = 3
+    HUNG = 4
 
 
 class Board:
@@ -42,6 +46,7 @@ class Board:
             self._memory = mmap.mmap(descriptor, SIZE)
         finally:
             os.close(descriptor)
+        self._views: list[memoryview] = []
 
     @classmethod
     def create(cls, path: Path) -> Board:
@@ -62,11 +67,13 @@ class Board:
 
     def join(self, slot: int) -> None:
         """A worker takes its slot; its heart beats once it accepts connections."""
+        self.leave(slot)
         _SLOT.pack_into(self._memory, self._at(slot), os.getpid(), WorkerState.STARTING, 0.0, 0)
 
     def leave(self, slot: int) -> None:
         """The slot is free again."""
         _SLOT.pack_into(self._memory, self._at(slot), 0, WorkerState.EMPTY, 0.0, 0)
+        self._memory[self._at(slot) + _SLOT.size : self._at(slot + 1)] = bytes(8 * RUNS)
 
     def set_state(self, slot: int, state: WorkerState) -> None:
         """Tells where the worker is."""
@@ -87,6 +94,17 @@ class Board:
     def heartbeat(self, slot: int) -> float:
         """When the worker's loop last turned."""
         return float(_F64.unpack_from(self._memory, self._at(slot) + 16)[0])
+
+    def runs(self, slot: int) -> memoryview:
+        """RUNS words for the worker to write which versions it runs now (health.version_token), 0 for none."""
+        start = self._at(slot) + _SLOT.size
+        view = memoryview(self._memory)[start : start + 8 * RUNS].cast("Q")
+        self._views.append(view)
+        return view
+
+    def running(self, slot: int) -> frozenset[int]:
+        """Which versions a worker ran last, if it ran any when it was last heard of."""
+        return frozenset(struct.unpack_from(f"<{RUNS}Q", self._memory, self._at(slot) + _SLOT.size)) - {0}
 
     def applied(self) -> int | None:
         """The oldest snapshot version that a live worker answers by; None if none lives."""
@@ -111,11 +129,14 @@ class Board:
 
     def close(self) -> None:
         """Unmaps the file."""
+        for view in self._views:
+            view.release()
+        self._views.clear()
         self._memory.close()
 
     @staticmethod
     def _at(slot: int) -> int:
-        return 64 + slot * _SLOT.size
+        return 64 + slot * _SLOT_BYTES
 
 
 def _alive(pid: int) -> bool:

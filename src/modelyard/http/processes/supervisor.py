@@ -20,6 +20,7 @@ import structlog
 
 from modelyard.core.events import Event
 from modelyard.http.processes.board import SLOTS, Board, WorkerState
+from modelyard.http.processes.health import HUNG_COUNTS, Suspects
 
 log = structlog.get_logger()
 
@@ -61,7 +62,8 @@ class Supervisor:
 
     `spawn_worker(slot, control_fd, successor)` and `spawn_drain()` start the processes. `on_ready` is called once,
     when the first worker accepts; `refresh(asked)` on SIGHUP (True) and now and then (False): it says whether the
-    workers should read their certificate again.
+    workers should read their certificate again. `on_unhealthy` is called with the token of each version that
+    `suspects` finds guilty of its workers' deaths; both may be replaced before `run`.
     """
 
     def __init__(
@@ -78,6 +80,8 @@ class Supervisor:
         self._spawn_worker = spawn_worker
         self._spawn_drain = spawn_drain
         self._on_ready = on_ready
+        self.suspects = Suspects(deaths=5, within_s=60.0)
+        self.on_unhealthy: Callable[[int], None] = lambda token: None
         self._refresh = refresh
         self._refresh_asked = False
         self._refreshed_s = time.monotonic()
@@ -161,6 +165,7 @@ class Supervisor:
             if status is None:
                 continue
             self._children.remove(child)
+            running = self._board.running(child.slot)
             self._board.leave(child.slot)
             child.control.close()
             for other in self._children:
@@ -170,12 +175,17 @@ class Supervisor:
                 log.info(Event.WORKER_STOPPED, slot=child.slot, pid=child.process.pid)
                 continue
             log.error(Event.WORKER_LOST, slot=child.slot, pid=child.process.pid, status=status)
+            self._blame(running)
             if child.replaces is not None:
                 self._to_reload = None  # successors do not live: those that serve stay
             self._back_off(time.monotonic() - child.started_s)
         if self._drain is not None and self._drain.poll() is not None:
             log.error(Event.DRAIN_STOPPED, pid=self._drain.pid, status=self._drain.returncode)
             self._drain = None
+
+    def _blame(self, running: frozenset[int], counts: int = 1) -> None:
+        for token in self.suspects.note(running, time.monotonic(), counts):
+            self.on_unhealthy(token)
 
     def _back_off(self, lived_s: float) -> None:
         self._deaths = 0 if lived_s > QUICK_DEATH_S else min(self._deaths + 1, 10)
@@ -187,9 +197,11 @@ class Supervisor:
             beat = self._board.heartbeat(child.slot)
             if not beat or child.stopping or any(other.replaces is child for other in self._children):
                 continue
-            if now - beat > STALL_S:
+            if now - beat > STALL_S or self._board.state(child.slot) == WorkerState.HUNG:
+                running = self._board.running(child.slot)
                 if self._start_worker(replaces=child):
                     log.error(Event.WORKER_LOST, slot=child.slot, pid=child.process.pid, stalled_s=round(now - beat, 1))
+                    self._blame(running, HUNG_COUNTS)
                 return
 
     def _finish_replacements(self) -> None:

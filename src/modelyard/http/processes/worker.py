@@ -60,6 +60,7 @@ class Worker:
         app: Any,
         reason: Callable[[], str],
         poll: Callable[[], None],
+        longest_run_s: Callable[[], float] = lambda: 0.0,
         tls: TlsContext | None = None,
         exit: Callable[[int], object] = os._exit,
     ) -> None:
@@ -73,6 +74,7 @@ class Worker:
         self._app = app
         self._reason = reason
         self._poll = poll
+        self._longest_run_s = longest_run_s
         self._tls = tls
         self._exit = exit
         self._answer_by_s = math.inf
@@ -141,17 +143,19 @@ class Worker:
         """Turns with the loop: heartbeat, readiness, date, deadlines."""
         for turn in itertools.count():
             self._board.beat(self._slot)
-            draining = self._shared.draining or self._stop.is_set()
-            ready = not self._reason()
-            self._board.set_state(
-                self._slot,
-                WorkerState.DRAINING if draining else WorkerState.READY if ready else WorkerState.STARTING,
-            )
+            self._board.set_state(self._slot, self._state())
             if turn % 2 == 0:
                 self._poll()
             if turn % 4 == 0:
                 self._each_second()
             await asyncio.sleep(BEAT_S)
+
+    def _state(self) -> WorkerState:
+        if self._shared.draining or self._stop.is_set():
+            return WorkerState.DRAINING
+        if self._longest_run_s() > self._settings.models.max_run_s:
+            return WorkerState.HUNG  # nothing ends a thread: another process takes over
+        return WorkerState.STARTING if self._reason() else WorkerState.READY
 
     def _each_second(self) -> None:
         self._shared.renew_date()

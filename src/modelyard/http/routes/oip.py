@@ -93,8 +93,10 @@ async def model_ready(request: Request, table: Table, model: ModelName) -> Respo
     endpoint = table.endpoints.get(model)
     if endpoint is None:
         raise _no_model(model)
-    loaded = all((endpoint.model, version) in table.servables for version, share in endpoint.weights if share > 0)
-    return _readiness(request, model, loaded)
+    given = [(endpoint.model, version) for version, share in endpoint.weights if share > 0]
+    for _, version in (key for key in given if key in table.unhealthy):
+        return await version_ready(request, table, model, version)
+    return _readiness(request, model, all(key in table.servables for key in given))
 
 
 @routes.get("/v2/models/{model}/versions/{version}/ready")
@@ -103,8 +105,8 @@ async def version_ready(request: Request, table: Table, model: ModelName, versio
     """Whether a version answers."""
     try:
         table.route(model, version, "")
-    except UnavailableError:
-        return _readiness(request, model, False)
+    except UnavailableError as error:
+        return _not_ready(request, error, {"name": model, "ready": False})
     return _readiness(request, model, True)
 
 
