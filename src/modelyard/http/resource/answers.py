@@ -83,6 +83,14 @@ class VersionAnswer(VersionLine):
     redaction: list[str]
 
 
+class RevivedAnswer(Answer):
+    """A version that may be loaded again; `revived` false: it was not out."""
+
+    model: str
+    version: str
+    revived: bool
+
+
 class PublishedAnswer(VersionAnswer):
     """A version, and whether this call made it."""
 

@@ -10,13 +10,20 @@ from fastapi.concurrency import run_in_threadpool
 from modelyard.auth.scopes import Scope
 from modelyard.core.errors import InvalidRequestError
 from modelyard.http.forms.views import model_summaries, model_view, version_summary, version_view
-from modelyard.http.resource.answers import ModelAnswer, ModelsAnswer, PublishedAnswer, VersionAnswer, VersionsAnswer
+from modelyard.http.resource.answers import (
+    ModelAnswer,
+    ModelsAnswer,
+    PublishedAnswer,
+    RevivedAnswer,
+    VersionAnswer,
+    VersionsAnswer,
+)
 from modelyard.http.resource.etags import etag_of, tagged
 from modelyard.http.resource.paging import page_answer, page_of
 from modelyard.http.resource.upload import publish_upload, receive_upload
 from modelyard.http.routes.asked import ListQuery, ModelName, VersionName
 from modelyard.http.routes.gate import Caller, JsonResponse, RouteTable, Wired, scope
-from modelyard.http.services import Services
+from modelyard.http.services import Services, revive, unhealthy_among
 from modelyard.models.ports import Version
 
 routes = RouteTable("models")
@@ -27,7 +34,7 @@ routes = RouteTable("models")
 def list_models(request: Request, services: Wired, caller: Caller, asked: Annotated[ListQuery, Query()]) -> Response:
     """The models that this key may see, by name."""
     versions = [version for version in services.registry.versions() if caller.models.allows(version.model)]
-    found = model_summaries(versions, services.endpoints.endpoints())
+    found = model_summaries(versions, services.endpoints.endpoints(), unhealthy_among(services, versions))
     page = page_of(found, "models", lambda model: (model["name"],), asked.limit, asked.cursor)
     return page_answer(request, "models", page.elements, page.next_cursor)
 
@@ -36,7 +43,8 @@ def list_models(request: Request, services: Wired, caller: Caller, asked: Annota
 @scope(Scope.ADMIN)
 def show_model(request: Request, services: Wired, model: ModelName) -> Response:
     """One model, its versions and the endpoints that serve it."""
-    view = model_view(model, services.registry.versions(model), services.endpoints.endpoints())
+    versions = services.registry.versions(model)
+    view = model_view(model, versions, services.endpoints.endpoints(), unhealthy_among(services, versions))
     return tagged(request, JsonResponse(view), etag_of(view))
 
 
@@ -84,6 +92,13 @@ async def publish_version(request: Request, services: Wired, model: ModelName, v
             expected="no If-Match", got=request.headers["if-match"][:200],
         )  # fmt: skip
     return await _publish(request, services, model, version)
+
+
+@routes.post("/v1/models/{model}/versions/{version}/revive", RevivedAnswer)
+@scope(Scope.ADMIN)
+def revive_version(services: Wired, model: ModelName, version: VersionName) -> Response:
+    """Loads a version again that was taken out because workers died in its run; `revived` false: it was not out."""
+    return JsonResponse(revive(services, model, version))
 
 
 async def _publish(request: Request, services: Services, model: str, version: str | None) -> Response:
