@@ -78,8 +78,9 @@ class RunningServer:
         workers: int = 1,
         settings: Mapping[str, str] | None = None,
         arguments: Sequence[str] = (),
+        ca: Path | None = None,
     ) -> None:
-        """`settings` are dotted names, given by the environment."""
+        """`settings` are dotted names, given by the environment; `ca` is whose certificates are trusted."""
         self.data = data
         given = {"http.drain_delay_s": "0.2", **(settings or {})}
         self._env = clean_environment({f"MODELYARD_{name.replace('.', '__').upper()}": v for name, v in given.items()})
@@ -89,7 +90,8 @@ class RunningServer:
         ]  # fmt: skip
         self._given_key = given.get("auth.admin_key")
         self._out, self._log = data.parent / f"{data.name}.out", data.parent / f"{data.name}.log"
-        self.pool = urllib3.PoolManager(retries=False, maxsize=64)
+        self._trusted = {} if ca is None else {"ca_certs": str(ca)}
+        self.pool = urllib3.PoolManager(retries=False, maxsize=64, **self._trusted)
         self.secrets: set[str] = set()
         self.url = self.key = ""
 
@@ -105,7 +107,7 @@ class RunningServer:
 
     def _accepts(self) -> bool:
         assert self.process.poll() is None, f"it ended: {self.output}{self._log.read_text()}"
-        found = re.search(r"Serving on (http://\S+)", self.output)
+        found = re.search(r"Serving on (https?://\S+)", self.output)
         self.url = found[1] if found else ""
         return bool(found)
 
@@ -174,7 +176,7 @@ class RunningServer:
             fields["x-api-key"] = key or self.key
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
-        pool = urllib3.PoolManager(retries=False) if fresh else self.pool
+        pool = urllib3.PoolManager(retries=False, **self._trusted) if fresh else self.pool
         try:
             answer = pool.request(
                 method, self.url + path, body=body, headers=fields, timeout=ANSWER_WITHIN_S, redirect=False

@@ -11,7 +11,7 @@ from uvicorn.server import ServerState
 from modelyard.core.call import Answer, ErrorRenderer
 from modelyard.core.errors import ModelyardError
 from modelyard.core.settings import HttpSettings
-from modelyard.http.edge.proxied import native_targets
+from modelyard.http.edge.proxied import Proxies, native_targets
 from modelyard.predict import REQUEST_ID, Predictor
 
 
@@ -26,6 +26,7 @@ class Shared:
         self.render_error = render_error
         self.next_id = next_id
         self.targets = native_targets(settings)
+        self.proxies = Proxies(settings)
         self.draining = False
         self.inflight_bytes = 0
         self.connections: set[Any] = set()

@@ -108,6 +108,8 @@ def make_self_signed(files: TlsFiles, names: tuple[str, ...], now: datetime) -> 
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
     key = ec.generate_private_key(ec.SECP256R1())
+    # So that a client that trusts several certificates of this name finds the right one.
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Modelyard, self-signed")])
     made = (
         x509.CertificateBuilder()
@@ -118,6 +120,8 @@ def make_self_signed(files: TlsFiles, names: tuple[str, ...], now: datetime) -> 
         .not_valid_before(now - CLOCK_SKEW)
         .not_valid_after(now + timedelta(days=VALID_DAYS))
         .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
+        .add_extension(identifier, critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .sign(key, hashes.SHA256())

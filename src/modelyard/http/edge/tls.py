@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -22,6 +23,9 @@ from modelyard.http.edge.certificate import (
     unreadable,
     utc_now,
 )
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 log = structlog.get_logger()
 
@@ -87,6 +91,17 @@ def check_files(files: TlsFiles, now: datetime) -> Certificate:
             got=found.not_after.isoformat(),
         )
     return found
+
+
+def over_tls(protocol: type[HttpToolsProtocol]) -> type[HttpToolsProtocol]:
+    """The protocol class for connections over TLS: there a farewell ends both directions, and asyncio logs a line for
+    each protocol that asks to stay open (half-closed connections are for plain TCP)."""
+
+    class OverTls(protocol):  # type: ignore[misc, valid-type]
+        def eof_received(self) -> None:
+            super().eof_received()
+
+    return OverTls
 
 
 class TlsContext:

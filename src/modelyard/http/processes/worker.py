@@ -20,7 +20,7 @@ from uvicorn.config import Config
 
 from modelyard.core.events import Event
 from modelyard.core.settings import Settings
-from modelyard.http.edge.tls import SHUTDOWN_TIMEOUT_S, TlsContext
+from modelyard.http.edge.tls import SHUTDOWN_TIMEOUT_S, TlsContext, over_tls
 from modelyard.http.processes.board import Board, WorkerState
 from modelyard.http.protocol import bind
 from modelyard.http.shared import Shared
@@ -132,7 +132,7 @@ class Worker:
         }
 
     def _protocol_factory(self, loop: asyncio.AbstractEventLoop) -> Callable[[], asyncio.Protocol]:
-        protocol = bind(self._shared)
+        protocol = bind(self._shared) if self._tls is None else over_tls(bind(self._shared))
         config = Config(
             self._app, http=protocol, ws="none", lifespan="off", access_log=False, log_config=None, loop="none"
         )
