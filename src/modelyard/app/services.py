@@ -45,6 +45,7 @@ def open_services(settings: Settings) -> Services:
         runtimes=RUNTIMES,
         publisher=Publisher(stores.registry, stores.artifacts, settings, clock, check_in_child),
         log=stores.log,
+        audit=stores.audit,
         drain=drain,
         ping=stores.ping,
         close=stores.close,

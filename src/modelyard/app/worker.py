@@ -178,7 +178,7 @@ def _gate(predictor: Predictor) -> Any:
     """The gate of the management routes: key, then the client's rate, which the door shows on refusals too."""
 
     async def gate(request: Any) -> Principal:
-        principal = predictor.authenticate(presented_key(request.headers.raw))
+        principal = request.state.principal = predictor.authenticate(presented_key(request.headers.raw))
         try:
             request.scope["state"]["rate"] = predictor.take(principal)
         except LimitError as error:

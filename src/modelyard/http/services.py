@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from modelyard.audit.event import Change
+from modelyard.audit.ports import AuditLog
+from modelyard.audit.refused import RefusalCounts
+from modelyard.audit.vocabulary import AuditAction
 from modelyard.auth.keys import KeyIssuer
 from modelyard.auth.ports import KeyStore
 from modelyard.core.clock import Clock
@@ -53,6 +57,7 @@ class Services:
     `drain` moves what waits in the spool to the database, once, and returns how many records went; it refuses
     where another process does so already (ConflictError). `ping` returns if the database answers, else
     UnavailableError. `unhealthy` are the marks of versions that are not loaded; without a data folder there are none.
+    `refused` counts refused requests until somebody flushes them into the audit log.
     """
 
     settings: Settings
@@ -65,10 +70,12 @@ class Services:
     runtimes: Mapping[str, Runtime]
     publisher: Publishes
     log: RecordLog
+    audit: AuditLog
     drain: Callable[[], int]
     ping: Callable[[], None]
     close: Callable[[], None]
     unhealthy: UnhealthyVersions | None = None
+    refused: RefusalCounts = field(default_factory=RefusalCounts)
 
 
 def unhealthy_among(services: Services, versions: Iterable[Version]) -> frozenset[tuple[str, str]]:
@@ -82,5 +89,6 @@ def revive(services: Services, model: str, version: str) -> dict[str, Any]:
     known = services.registry.version(model, version)
     revived = services.unhealthy is not None and services.unhealthy.revive(known.model, known.version)
     if revived:
+        services.audit.append(Change(AuditAction.VERSION_REVIVE, f"version:{known.model}/{known.version}"))
         emit(Event.MODEL_REVIVED, model=known.model, version=known.version)
     return {"model": known.model, "version": known.version, "revived": revived}

@@ -45,7 +45,7 @@ class Server:
         services = Services(
             settings=Settings(data=folder), clock=self.clock, keys=issuer, key_store=stores.keys,
             endpoints=stores.endpoints, registry=stores.registry, artifacts=stores.artifacts, runtimes={},
-            publisher=self, log=stores.log, drain=lambda: 0, ping=stores.ping, close=stores.close,
+            publisher=self, log=stores.log, audit=stores.audit, drain=lambda: 0, ping=stores.ping, close=stores.close,
         )  # fmt: skip
         self._management = management_app(services, self._gate, str, lambda: RoutingTable(0, (), {}))
         listener = socket.create_server(("127.0.0.1", 0))

@@ -79,7 +79,7 @@ def yard(tmp_path: Path) -> Yard:
     services = Services(
         settings=Settings(data=tmp_path), clock=clock, keys=issuer, key_store=stores.keys, endpoints=stores.endpoints,
         registry=stores.registry, artifacts=stores.artifacts, runtimes={}, publisher=publisher, log=stores.log,
-        drain=lambda: 0, ping=stores.ping, close=stores.close,
+        audit=stores.audit, drain=lambda: 0, ping=stores.ping, close=stores.close,
     )  # fmt: skip
     keys = {name: _key(issuer, name) for name in ("admin", "audit", "predict", "metrics")}
     keys["oak"] = issuer.create("oak", scopes=["admin", "predict"], models=["oak*"]).text.get_secret_value()

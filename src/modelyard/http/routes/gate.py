@@ -7,7 +7,7 @@ cannot become a route.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
@@ -17,9 +17,12 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from modelyard.audit.acting import acting
+from modelyard.audit.event import Actor
 from modelyard.auth.scopes import Scope
 from modelyard.auth.table import Principal
-from modelyard.core.errors import AuthorizationError
+from modelyard.core.errors import AuthenticationError, AuthorizationError, LimitError
+from modelyard.http.errors import status_of
 from modelyard.http.resource.strict import StrictRequest, check_path, check_query, declared_query
 from modelyard.http.services import Services
 
@@ -58,6 +61,14 @@ def _declare(needs: Needs) -> Callable[[_Endpoint], _Endpoint]:
     return mark
 
 
+def needs_of(path: str, endpoint: Callable[..., Any]) -> Needs:
+    """What an endpoint declared; TypeError if it declared nothing."""
+    needs = getattr(endpoint, _NEEDS, None)
+    if not isinstance(needs, Needs):
+        raise TypeError(f"The route `{path}` declares no scope; mark its endpoint with scope(...) or public.")
+    return needs
+
+
 @dataclass(frozen=True)
 class Answers:
     """What a route promises to answer, as the OpenAPI document says it and the tests check it.
@@ -65,6 +76,7 @@ class Answers:
     `form` is the JSON of its good answers (None: another media type, or nobody has said). `statuses` are the good
     ones. `refusals` are statuses beside those that follow from the declaration (key, scope, limits, path, body).
     `tagged`: the answer carries `ETag`; `guarded`: the route reads `If-Match`. `media` are types of other answers.
+    `others` are the forms of refusals that say more than every refusal does, by status.
     """
 
     form: type[BaseModel] | None = None
@@ -73,6 +85,7 @@ class Answers:
     tagged: bool = False
     guarded: bool = False
     media: tuple[str, ...] = ()
+    others: Mapping[int, type[BaseModel]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -129,10 +142,7 @@ class GatedRoute(APIRoute):
     """A route that checks key, limits and scope before it reads a byte of the body."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        needs = getattr(endpoint, _NEEDS, None)
-        if not isinstance(needs, Needs):
-            raise TypeError(f"The route `{path}` declares no scope; mark its endpoint with scope(...) or public.")
-        self.needs = needs
+        self.needs = needs_of(path, endpoint)
         super().__init__(path, endpoint, **options)
         self._declared = declared_query(self.dependant)
 
@@ -142,23 +152,41 @@ class GatedRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             if self.needs.scope is not None:
-                request.state.principal = await _admit(request, self.needs.scope)
+                await _admit(request, self.needs.scope)
             if request.url.path.startswith(_STRICT):
                 check_path(request)
                 check_query(request, self._declared)
-            if self.needs.streams:
-                return await inner(request)
-            return await _strictly(inner, request)
+            with acting(_actor(request)):
+                if self.needs.streams:
+                    return await inner(request)
+                return await _strictly(inner, request)
 
         return handle
 
 
-async def _admit(request: Request, needed: Scope) -> Principal:
+async def _admit(request: Request, needed: Scope) -> None:
+    """Sets `request.state.principal`, or refuses; refusals are counted for the audit log."""
     gate: Gate = request.app.state.gate
-    principal = await gate(request)
-    path = request.path_params
-    principal.require(needed, path.get("model") or path.get("endpoint"))
-    return principal
+    try:
+        principal = request.state.principal = await gate(request)
+        path = request.path_params
+        principal.require(needed, path.get("model") or path.get("endpoint"))
+    except (AuthenticationError, AuthorizationError, LimitError) as error:
+        services: Services = request.app.state.services
+        known: Principal | None = getattr(request.state, "principal", None)
+        services.refused.note(status_of(error), error.code, known.client if known else "", _address(request))
+        raise
+
+
+def _actor(request: Request) -> Actor:
+    """Who changes what this request changes, for the audit log; public routes change nothing."""
+    principal: Principal | None = getattr(request.state, "principal", None)
+    name, key_id = (f"client:{principal.client}", principal.key_id) if principal else ("nobody", "")
+    return Actor(name, key_id, _address(request), getattr(request.state, "request_id", ""))
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 async def _strictly(inner: Callable[[Request], Coroutine[Any, Any, Response]], request: Request) -> Response:
