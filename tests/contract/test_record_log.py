@@ -76,6 +76,9 @@ def test_a_record_has_the_names_of_the_reference_page(stores: Stores) -> None:
         "latency": {"queue_us": 10, "compute_us": 20, "total_us": 40},
         "sizes": {"request_bytes": 120, "answer_bytes": 80},
         "flag": "",
+        "surface": "oip",
+        "subject": "",
+        "outcomes": [],
     }
     assert stores.log.get("p1") == expected
     assert stores.log.page(ALL, 10, None).records == (expected,)

@@ -6,8 +6,7 @@ keeps. `at` is UNIX microseconds.
 
 from __future__ import annotations
 
-import base64
-import binascii
+import hashlib
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,8 @@ import msgspec
 import orjson
 
 from modelyard.core.errors import InvalidRequestError
-from modelyard.journal.ports import RecordFilter
+from modelyard.journal.items import outcome_matches
+from modelyard.journal.ports import RecordFilter, items_of
 from modelyard.journal.record import PredictionRecord
 
 # fmt: off
@@ -29,14 +29,14 @@ COLUMNS = [
 # fmt: on
 """The order of a row's fields."""
 
-READ_COLUMNS = COLUMNS[: COLUMNS.index("flag") + 1]
+READ_COLUMNS = COLUMNS[: COLUMNS.index("subject") + 1]
 """What a reader gets, in the same order."""
 
 AT = COLUMNS.index("at")
+_ROWS, _STATUS, _SUBJECT = map(COLUMNS.index, ("rows", "status", "subject"))
+_POLICY_CHARS = 255
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MAX_CURSOR_CHARS = 512
-_INT64 = 2**63 - 1
 
 
 def _embed(value: Any) -> Any:
@@ -83,15 +83,22 @@ def to_row(record: PredictionRecord) -> tuple[Any, ...]:
         h.surface,
         h.subject,
         h.manifest,
-        h.redaction,
+        _policy(h.redaction),
         record.payload_sha256,
         None if raw is None else msgspec.msgpack.encode(h),
         raw,
     )
 
 
-def to_record(row: Sequence[Any]) -> dict[str, Any]:
-    """The dict that readers get (journal.ports.RecordLog) of a row's READ_COLUMNS."""
+def _policy(redaction: str) -> str:
+    """The redaction policy, or its digest where it is long; the manifest has all of it."""
+    if len(redaction) <= _POLICY_CHARS:
+        return redaction
+    return "sha256:" + hashlib.sha256(redaction.encode()).hexdigest()
+
+
+def to_record(row: Sequence[Any], outcomes: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """The dict that readers get (journal.ports.RecordLog) of a row's READ_COLUMNS and its items' outcomes."""
     return {
         "id": row[0],
         "time": time_text(row[1]),
@@ -110,6 +117,9 @@ def to_record(row: Sequence[Any]) -> dict[str, Any]:
         "latency": {"queue_us": row[14], "compute_us": row[15], "total_us": row[16]},
         "sizes": {"request_bytes": row[17], "answer_bytes": row[18]},
         "flag": row[19],
+        "surface": row[20],
+        "subject": row[21],
+        "outcomes": list(outcomes),
     }
 
 
@@ -132,38 +142,25 @@ def status_range(status: int) -> tuple[int, int]:
     return (status * 100, status * 100 + 99) if status < 10 else (status, status)
 
 
-def matches(row: Sequence[Any], wanted: RecordFilter) -> bool:
-    """Whether a row passes the filter; the definition that the SQL of `sql.log` follows."""
+def matches(row: Sequence[Any], wanted: RecordFilter, outcomes: Sequence[dict[str, Any]] = ()) -> bool:
+    """Whether a row passes the filter; the definition that the SQL of `sql.records.query` follows."""
     low, high = (0, 999) if wanted.status is None else status_range(wanted.status)
-    names = ((wanted.client, 3), (wanted.endpoint, 5), (wanted.model, 6), (wanted.version, 7))
+    names = (
+        (wanted.client, 3), (wanted.endpoint, 5), (wanted.model, 6), (wanted.version, 7), (wanted.subject, _SUBJECT)
+    )  # fmt: skip
+    count = items_of(row[_ROWS], row[_STATUS])
     return (
         all(name is None or row[place] == name for name, place in names)
-        and low <= row[9] <= high
+        and low <= row[_STATUS] <= high
         and (wanted.since is None or row[AT] >= microseconds(wanted.since, "since"))
         and (wanted.until is None or row[AT] < microseconds(wanted.until, "until"))
+        and not (wanted.items and count == 0)
+        and (wanted.outcome is None or matching_items(row, wanted.outcome, outcomes) > 0)
     )
 
 
-def encode_cursor(at_us: int, prediction_id: str) -> str:
-    """The place behind a record, opaque to callers."""
-    return base64.urlsafe_b64encode(f"{at_us}:{prediction_id}".encode()).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str) -> tuple[int, str]:
-    """(at, id) of the record the page starts behind; InvalidRequestError("cursor_invalid")."""
-    try:
-        if len(cursor) > _MAX_CURSOR_CHARS:
-            raise ValueError
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-        at, colon, prediction_id = text.partition(":")
-        if not colon or not prediction_id or abs(int(at)) > _INT64:
-            raise ValueError
-        return int(at), prediction_id
-    except (ValueError, binascii.Error):
-        raise InvalidRequestError(
-            "cursor_invalid",
-            "The cursor is none that this log gave out.",
-            field="cursor",
-            expected="the `cursor` of the page before",
-            got=cursor[:80],
-        ) from None
+def matching_items(row: Sequence[Any], wanted: str | None, outcomes: Sequence[dict[str, Any]]) -> int:
+    """How many items of a row pass RecordFilter.outcome."""
+    given = {outcome["item"]: outcome for outcome in outcomes}
+    indexes = range(items_of(row[_ROWS], row[_STATUS]))
+    return sum(outcome_matches(given.get(index), wanted) for index in indexes)

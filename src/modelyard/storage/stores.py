@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from modelyard.audit.ports import AuditLog
 from modelyard.auth.ports import KeyStore
-from modelyard.journal.ports import RecordLog, RecordSink
+from modelyard.journal.ports import OutcomeStore, QuarantineLog, RecordLog, RecordSink
 from modelyard.models.ports import ArtifactStore, Registry
 from modelyard.routing.ports import EndpointStore
 
@@ -23,6 +23,8 @@ class Stores:
     artifacts: ArtifactStore
     sink: RecordSink
     log: RecordLog
+    outcomes: OutcomeStore
+    quarantine: QuarantineLog
     audit: AuditLog
     ping: Callable[[], None]
     close: Callable[[], None]

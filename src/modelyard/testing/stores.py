@@ -6,7 +6,7 @@ from modelyard.storage.stores import Stores
 from modelyard.testing.artifacts import MemoryArtifactStore
 from modelyard.testing.keys import DEFAULT_RATE, MemoryKeyStore, SnapshotVersion
 from modelyard.testing.models import MemoryRegistry
-from modelyard.testing.records import MemoryRecordLog, MemoryRecordSink
+from modelyard.testing.records import MemoryOutcomeStore, MemoryQuarantineLog, MemoryRecordLog, MemoryRecordSink
 
 
 def memory_stores(default_rate: tuple[int, float, int] = DEFAULT_RATE, max_clients: int = 65_536) -> Stores:
@@ -14,13 +14,16 @@ def memory_stores(default_rate: tuple[int, float, int] = DEFAULT_RATE, max_clien
     changes = SnapshotVersion()
     registry = MemoryRegistry(changes)
     sink = MemoryRecordSink(registry.manifest)
+    outcomes = MemoryOutcomeStore(sink)
     return Stores(
         keys=MemoryKeyStore(changes, default_rate, max_clients),
         endpoints=registry.endpoints,
         registry=registry,
         artifacts=MemoryArtifactStore(),
         sink=sink,
-        log=MemoryRecordLog(sink),
+        log=MemoryRecordLog(sink, outcomes),
+        outcomes=outcomes,
+        quarantine=MemoryQuarantineLog(sink),
         audit=changes.audit,
         ping=lambda: None,
         close=lambda: None,

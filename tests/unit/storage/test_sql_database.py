@@ -21,7 +21,8 @@ from modelyard.storage.sql import schema
 from modelyard.storage.sql.database import Database
 from modelyard.storage.sql.dialects import sqlite_url
 from modelyard.storage.sql.open import DATABASE_FILE, open_stores
-from modelyard.storage.sql.predictions import SqlRecordLog, SqlRecordSink
+from modelyard.storage.sql.records.log import SqlRecordLog
+from modelyard.storage.sql.records.sink import SqlRecordSink
 from modelyard.storage.sql.upgrade import MIGRATIONS, stored_revision, upgrade_to_head
 from modelyard.testing import prediction_record
 
@@ -323,7 +324,19 @@ def test_the_view_for_bi_tools_is_stable(database: Database, path: Path) -> None
         (RecordFilter(), "ix_predictions_at"),
         (RecordFilter(since=1.0, until=2.0), "ix_predictions_at"),
         (RecordFilter(model="m"), "ix_predictions_model"),
-        (RecordFilter(model="m", version="1", since=1.0), "ix_predictions_model"),
+        (RecordFilter(model="m", version="1", since=1.0), "ix_predictions_model_version"),
+        (RecordFilter(version="1"), "ix_predictions_version"),
+        (RecordFilter(endpoint="e"), "ix_predictions_endpoint"),
+        (RecordFilter(endpoint="e", status=5), "ix_predictions_endpoint"),
+        (RecordFilter(subject="s"), "ix_predictions_subject"),
+        (RecordFilter(subject="s", outcome="has"), "ix_predictions_subject"),
+        (RecordFilter(outcome="has"), "ix_outcomes_at"),
+        (RecordFilter(outcome="has", since=1.0, until=2.0), "ix_outcomes_at"),
+        (RecordFilter(outcome="=1"), "ix_outcomes_value"),
+        (RecordFilter(outcome="=1", since=1.0, model="m"), "ix_outcomes_value"),
+        (RecordFilter(outcome="none"), "ix_predictions_at"),
+        (RecordFilter(outcome="none", client="c"), "ix_predictions_client"),
+        (RecordFilter(items=True), "ix_predictions_at"),
         (RecordFilter(client="c", until=5.0), "ix_predictions_client"),
         (RecordFilter(status=5), "ix_predictions_failed"),
         (RecordFilter(status=404), "ix_predictions_failed"),

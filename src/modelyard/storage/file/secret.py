@@ -9,7 +9,7 @@ from pathlib import Path
 
 from modelyard.core.errors import SettingsError
 
-SECRET_FILE = "redaction.key"
+KEY_FILE = "redaction.key"
 SECRET_BYTES = 32
 
 
@@ -19,7 +19,7 @@ def installation_secret(data: Path) -> bytes:
     The redaction rule `hash` is keyed with it: whoever copies the folder elsewhere keeps the joins, whoever deletes
     the file ends them. SettingsError("data_folder_unusable") if the file cannot be read or is no secret.
     """
-    path = data / SECRET_FILE
+    path = data / KEY_FILE
     try:
         if not path.exists():
             _make(path)
@@ -51,4 +51,4 @@ def _make(path: Path) -> None:
 
 
 def _unusable(what: str) -> SettingsError:
-    return SettingsError("data_folder_unusable", f"The file `{SECRET_FILE}` of the data folder {what}.", field="data")
+    return SettingsError("data_folder_unusable", f"The file `{KEY_FILE}` of the data folder {what}.", field="data")

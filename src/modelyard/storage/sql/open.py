@@ -15,7 +15,10 @@ from modelyard.storage.sql.audit.trail import AuditTrail
 from modelyard.storage.sql.database import Database
 from modelyard.storage.sql.dialects import sqlite_url
 from modelyard.storage.sql.keys import SqlKeyStore
-from modelyard.storage.sql.predictions import SqlRecordLog, SqlRecordSink
+from modelyard.storage.sql.records.log import SqlRecordLog
+from modelyard.storage.sql.records.outcomes import SqlOutcomeStore
+from modelyard.storage.sql.records.quarantine import SqlQuarantineLog
+from modelyard.storage.sql.records.sink import SqlRecordSink
 from modelyard.storage.sql.registry import SqlEndpointStore, SqlRegistry
 from modelyard.storage.sql.upgrade import upgrade_to_head
 from modelyard.storage.stores import Stores
@@ -48,6 +51,8 @@ def open_stores(settings: Settings, data: Path, clock: Clock | None = None) -> S
             artifacts=FolderArtifactStore(data / "artifacts"),
             sink=SqlRecordSink(database),
             log=SqlRecordLog(database),
+            outcomes=SqlOutcomeStore(database),
+            quarantine=SqlQuarantineLog(database),
             audit=SqlAuditLog(database, trail, heads),
             ping=database.ping,
             close=database.close,

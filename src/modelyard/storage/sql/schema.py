@@ -21,10 +21,11 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
     literal_column,
 )
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest revision under `migrations/versions`; a database that stores it needs no migration."""
 
 metadata = MetaData()
@@ -136,6 +137,9 @@ predictions = Table(
     Index("ix_predictions_at", "at", "status", "endpoint"),
     Index("ix_predictions_model", "model", "at", "version", "status"),
     Index("ix_predictions_client", "client", "at", "status"),
+    Index("ix_predictions_endpoint", "endpoint", "at", "status"),
+    Index("ix_predictions_version", "version", "at", "status"),
+    Index("ix_predictions_model_version", "model", "version", "at", "status"),
 )
 
 FAILED = predictions.c.status >= literal_column("400")
@@ -143,12 +147,74 @@ FAILED = predictions.c.status >= literal_column("400")
 
 Index("ix_predictions_failed", predictions.c.at, predictions.c.status, sqlite_where=FAILED, postgresql_where=FAILED)
 
+HAS_SUBJECT = predictions.c.subject > literal_column("''")
+FLAGGED = and_(predictions.c.flag > literal_column("''"), predictions.c.flag != literal_column("'request_refused'"))
+"""What the next two indexes hold, spelled alike: most records have neither."""
+
+Index(
+    "ix_predictions_subject",
+    predictions.c.subject,
+    predictions.c.at,
+    sqlite_where=HAS_SUBJECT,
+    postgresql_where=HAS_SUBJECT,
+)
+Index("ix_predictions_flagged", predictions.c.at, sqlite_where=FLAGGED, postgresql_where=FLAGGED)
+
+outcomes = Table(
+    "outcomes",
+    metadata,
+    Column("prediction_id", String(64), primary_key=True),
+    Column("item", Integer, primary_key=True, autoincrement=False),
+    Column("revision", Integer, primary_key=True, autoincrement=False),
+    Column("value", Text, nullable=False),
+    Column("value_key", String(64), nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("recorded_at", BigInteger, nullable=False),
+    Column("client", String(255), nullable=False),
+    Column("key_id", String(64), nullable=False),
+    Column("current", Integer, nullable=False),
+    # When the prediction was; null until its record is stored. Pages of predictions by outcome go along it.
+    Column("prediction_at", BigInteger),
+)
+
+CURRENT = and_(outcomes.c.current == literal_column("1"), outcomes.c.prediction_at.is_not(None))
+"""The latest outcome of an item whose record is stored, spelled as the indexes spell it."""
+WAITING = outcomes.c.prediction_at.is_(None)
+
+Index(
+    "ix_outcomes_value",
+    outcomes.c.value_key,
+    outcomes.c.prediction_at,
+    outcomes.c.prediction_id,
+    outcomes.c.item,
+    sqlite_where=CURRENT,
+    postgresql_where=CURRENT,
+)
+Index(
+    "ix_outcomes_at",
+    outcomes.c.prediction_at,
+    outcomes.c.prediction_id,
+    outcomes.c.item,
+    sqlite_where=CURRENT,
+    postgresql_where=CURRENT,
+)
+Index("ix_outcomes_waiting", outcomes.c.prediction_id, sqlite_where=WAITING, postgresql_where=WAITING)
+
 quarantined_predictions = Table(
     "quarantined_predictions",
     metadata,
     Column("id", String(64), primary_key=True),
     Column("payload_sha256", String(64), primary_key=True),
     Column("record", LargeBinary, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("reason", String(64), nullable=False),
+    Column("raw_bytes", BigInteger, nullable=False),
+    Column("client", String(255), nullable=False),
+    Column("endpoint", String(128), nullable=False),
+    Column("model", String(128), nullable=False),
+    Column("version", String(128), nullable=False),
+    Column("status", Integer, nullable=False),
+    Index("ix_quarantined_predictions_at", "at"),
 )
 
 spool_positions = Table(
