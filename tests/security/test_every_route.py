@@ -17,7 +17,10 @@ from modelyard.http.management import TABLES
 from modelyard.http.routes.gate import _NEEDS
 from modelyard.http.wire import PREDICT_ROUTES
 
-PUBLIC = {("GET", "/v2"), ("GET", "/v2/"), ("GET", "/v2/health/live"), ("GET", "/v2/health/ready")}
+PUBLIC = {
+    *(("GET", path) for path in ("/v2", "/v2/", "/v2/health/live", "/v2/health/ready", "/openapi.json", "/docs")),
+    *(("GET", f"/docs/{name}") for name in ("start.js", "swagger-ui-bundle.js", "swagger-ui.css")),
+}
 """What anybody may ask; a longer list is a decision, not an accident."""
 FILTERED = {("GET", "/v1/models"), ("GET", "/v1/endpoints")}
 """Lists that show a bound key what it may see: 200, without the others."""
@@ -190,7 +193,7 @@ def test_paths_that_look_like_others(fortress: RunningServer) -> None:
     """Doubled slashes, dots, case and trailing slashes open nothing."""
     paths = (
         "//v1/keys", "/v1//keys", "/V1/keys", "/v1/keys/", "/v2/../v1/keys", "/v2/health/live/../../../v1/keys",
-        "/v1/keys%00", "/%76%31/keys", "/v1;x/keys", "/docs", "/openapi.json", "/redoc",
+        "/v1/keys%00", "/%76%31/keys", "/v1;x/keys", "/docs/", "/docs/../v1/keys", "/openapi.json/", "/redoc",
     )  # fmt: skip
     for path in paths:
         reply = fortress.ask("GET", path, key=None)

@@ -13,13 +13,23 @@ from starlette.routing import Match
 import modelyard
 from modelyard.core.errors import ModelyardError
 from modelyard.http.errors import error_body, error_headers, forget_frames, status_of
+from modelyard.http.openapi import routes as documentation
+from modelyard.http.openapi.operations import route_options
 from modelyard.http.resource.refusals import http_refusal, validation_refusal
-from modelyard.http.routes import keys, models, oip, predictions, traffic
-from modelyard.http.routes.gate import Gate, GatedRoute, RouteTable
+from modelyard.http.routes import audit, keys, models, oip, predictions, traffic
+from modelyard.http.routes.gate import Gate, GatedRoute, RouteTable, needs_of
 from modelyard.http.services import Services
 from modelyard.routing.table import RoutingTable
 
-TABLES: tuple[RouteTable, ...] = (oip.routes, models.routes, traffic.routes, keys.routes, predictions.routes)
+TABLES: tuple[RouteTable, ...] = (
+    oip.routes,
+    models.routes,
+    traffic.routes,
+    keys.routes,
+    predictions.routes,
+    audit.routes,
+    documentation.routes,
+)
 """Every management route; the order in which they are tried."""
 
 
@@ -56,8 +66,14 @@ def add_routes(app: FastAPI, tables: Iterable[RouteTable]) -> None:
     app.router.route_class = GatedRoute
     for table in tables:
         for route in table:
+            needs = needs_of(route.path, route.endpoint)
             app.router.add_api_route(
-                route.path, route.endpoint, methods=[route.method], tags=[table.tag], response_model=None
+                route.path,
+                route.endpoint,
+                methods=[route.method],
+                tags=[table.tag],
+                response_model=None,
+                **route_options(route, needs),
             )
 
 

@@ -47,11 +47,13 @@ def test_a_route_without_a_scope_cannot_be_registered() -> None:
 
 
 def test_every_route_of_the_application_is_gated(yard: Yard) -> None:
-    """Nothing answers beside the gate, and only health and the server's metadata are public."""
+    """Nothing answers beside the gate, and only health, the server's metadata and the documentation are public."""
     routes = yard.app.router.routes
     assert all(isinstance(route, GatedRoute) for route in routes)
     public = {route.path for route in routes if route.needs.scope is None}
-    assert public == {"/v2", "/v2/", "/v2/health/live", "/v2/health/ready"}
+    health = {"/v2", "/v2/", "/v2/health/live", "/v2/health/ready"}
+    docs = {"/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/openapi.json"}
+    assert public == health | docs
 
 
 ROUTES = [(route.method, route.path, route.endpoint) for table in TABLES for route in table]

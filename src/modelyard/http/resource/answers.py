@@ -173,3 +173,50 @@ class KeysAnswer(ListAnswer):
     """Keys, newest first."""
 
     keys: list[KeyAnswer]
+
+
+class ServerAnswer(Answer):
+    """What the server is (Open Inference Protocol)."""
+
+    name: Literal["modelyard"]
+    version: str
+    extensions: list[str]
+
+
+class LiveAnswer(Answer):
+    """The event loop turns."""
+
+    live: Literal[True]
+
+
+class ReadyAnswer(Answer):
+    """Requests may be sent here."""
+
+    ready: Literal[True]
+    live: Literal[True]
+
+
+class MetadataAnswer(Answer):
+    """A model as the Open Inference Protocol describes it."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+
+
+class ModelReadyAnswer(Answer):
+    """A model answers."""
+
+    name: str
+    ready: Literal[True]
+
+
+class NotReadyAnswer(Refusal):
+    """Not ready: every refusal's fields, and the protocol's own beside them."""
+
+    ready: Literal[False]
+    live: bool | None = None
+    name: str | None = None
+    reason: str | None = None

@@ -12,6 +12,14 @@ from modelyard.auth.scopes import Scope
 from modelyard.core.errors import ModelyardError, NotFoundError, UnavailableError
 from modelyard.core.types import TensorSpec
 from modelyard.http.errors import error_headers, render_error
+from modelyard.http.resource.answers import (
+    LiveAnswer,
+    MetadataAnswer,
+    ModelReadyAnswer,
+    NotReadyAnswer,
+    ReadyAnswer,
+    ServerAnswer,
+)
 from modelyard.http.routes.asked import ModelName, VersionName
 from modelyard.http.routes.gate import JsonResponse, RouteTable, Wired, public, scope
 from modelyard.http.services import Services
@@ -41,28 +49,28 @@ Table = Annotated[RoutingTable, Depends(_table)]
 """What this process routes by, now."""
 
 
-@routes.get("/v2")
+@routes.get("/v2", ServerAnswer)
 @public
 async def server_metadata() -> Response:
     """What the server is and which extensions it speaks."""
     return JsonResponse({"name": "modelyard", "version": modelyard.__version__, "extensions": list(EXTENSIONS)})
 
 
-@routes.get("/v2/")
+@routes.get("/v2/", ServerAnswer)
 @public
 async def server_metadata_slash() -> Response:
     """As `/v2`: the protocol's OpenAPI file writes it with the slash."""
     return await server_metadata()
 
 
-@routes.get("/v2/health/live")
+@routes.get("/v2/health/live", LiveAnswer)
 @public
 async def live() -> Response:
     """Whether the event loop turns: an answer is the proof."""
     return JsonResponse({"live": True})
 
 
-@routes.get("/v2/health/ready")
+@routes.get("/v2/health/ready", ReadyAnswer, others={503: NotReadyAnswer})
 @public
 async def ready(request: Request, reason: Reason) -> Response:
     """Whether requests may be sent here; 503 with the reason otherwise."""
@@ -72,21 +80,21 @@ async def ready(request: Request, reason: Reason) -> Response:
     return _not_ready(request, error, {"ready": False, "live": True, "reason": reason})
 
 
-@routes.get("/v2/models/{model}")
+@routes.get("/v2/models/{model}", MetadataAnswer)
 @scope(Scope.PREDICT)
 def model_metadata(services: Wired, model: ModelName) -> Response:
     """Inputs and outputs of the version that gets the most traffic."""
     return JsonResponse(_metadata(services, model, _served(services, model)))
 
 
-@routes.get("/v2/models/{model}/versions/{version}")
+@routes.get("/v2/models/{model}/versions/{version}", MetadataAnswer)
 @scope(Scope.PREDICT)
 def version_metadata(services: Wired, model: ModelName, version: VersionName) -> Response:
     """Inputs and outputs of a version."""
     return JsonResponse(_metadata(services, model, _version(services, model, version)))
 
 
-@routes.get("/v2/models/{model}/ready")
+@routes.get("/v2/models/{model}/ready", ModelReadyAnswer, others={503: NotReadyAnswer})
 @scope(Scope.PREDICT)
 async def model_ready(request: Request, table: Table, model: ModelName) -> Response:
     """Whether every version that gets traffic answers."""
@@ -99,7 +107,7 @@ async def model_ready(request: Request, table: Table, model: ModelName) -> Respo
     return _readiness(request, model, all(key in table.servables for key in given))
 
 
-@routes.get("/v2/models/{model}/versions/{version}/ready")
+@routes.get("/v2/models/{model}/versions/{version}/ready", ModelReadyAnswer, others={503: NotReadyAnswer})
 @scope(Scope.PREDICT)
 async def version_ready(request: Request, table: Table, model: ModelName, version: VersionName) -> Response:
     """Whether a version answers."""
