@@ -20,6 +20,7 @@ import numpy as np
 import orjson
 
 from modelyard.codec.oip import OipCodec
+from modelyard.codec.oip_request import MAX_SUBJECT_BYTES
 from modelyard.codec.rows import PredictionsCodec
 from modelyard.codec.signature_plan import SignaturePlan, plan_of
 from modelyard.codec.tensors import as_text, from_bytes
@@ -53,6 +54,25 @@ def decode_for_log(
         raise InternalError("internal", "A record's bytes cannot be read.", got=type(error).__name__) from error
 
 
+def subject_of(raw: RawRequest) -> str:
+    """The subject that a request's body names: `parameters.subject`, else `subject`; "" if there is none that the
+    server would take (a text of 1 to MAX_SUBJECT_BYTES bytes)."""
+    if b"subject" not in raw.body and b"\\u" not in raw.body:
+        return ""
+    try:
+        length = len(raw.body) if raw.header_length is None else int(raw.header_length)
+        document = orjson.loads(raw.body[:length])
+    except ValueError:
+        return ""
+    if not isinstance(document, dict):
+        return ""
+    parameters = document.get("parameters")
+    named = parameters.get("subject") if isinstance(parameters, dict) else None
+    subject = document.get("subject") if named is None else named
+    fits = isinstance(subject, str) and 0 < len(subject.encode("utf-8", "replace")) <= MAX_SUBJECT_BYTES
+    return str(subject) if fits else ""
+
+
 def _decode(
     surface: Surface, raw: RawRequest, answer: EncodedAnswer, signature: Signature, hidden: Redaction
 ) -> tuple[Any, Any]:
@@ -78,8 +98,13 @@ def _refused_inputs(surface: Surface, raw: RawRequest, signature: Signature, hid
 
 
 def _error(answered: dict[str, Any], hidden: Redaction) -> dict[str, Any]:
+    return masked_error(answered) if hidden else answered
+
+
+def masked_error(answered: dict[str, Any]) -> dict[str, Any]:
+    """An error's JSON without what it quotes of the request."""
     detail = answered.get("detail")
-    if not hidden or not isinstance(detail, dict):
+    if not isinstance(detail, dict):
         return answered
     shown = {key: MASKED if key in ("got", "example") else value for key, value in detail.items()}
     return {**answered, "detail": shown}

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 import orjson
 
+from modelyard.codec.log import masked_error, subject_of
 from modelyard.core.clock import Clock
 from modelyard.core.redaction import Rules, read_policy
 from modelyard.core.types import EncodedAnswer, RawRequest, Signature, Surface
@@ -49,7 +50,8 @@ class RecordDecoder:
     Flags: `header_unknown` (written by another version), `signature_unknown` (no manifest under the digest),
     `undecoded` (an answered request that the decoder does not understand), `request_refused` (the caller's request
     was wrong, and answered so), `store_refused` (see `fallbacks`), "" for all others. `raw` is request and answer
-    one after the other; where a redaction policy forbids that, only the digest of the bytes is kept.
+    one after the other; a redaction policy forbids that. Under a policy the payload's digest is that of the header
+    alone (which differs for any two requests): a digest over one of few possible values can be guessed.
     """
 
     def __init__(
@@ -68,33 +70,38 @@ class RecordDecoder:
 
     def record(self, frame: Frame) -> PredictionRecord:
         """The frame's row. Raises only what `signature` raises."""
-        digest = hashlib.sha256(frame.header + frame.request + frame.answer).hexdigest()
         try:
             header = frame.record_header()
         except msgspec.DecodeError:
+            digest = _digest(frame)
             return self._raw(self._made_up(digest), frame, digest, HEADER_UNKNOWN, header_bytes=frame.header)
+        digest = hashlib.sha256(frame.header).hexdigest() if read_policy(header.redaction) else _digest(frame)
         signature = self._signature(header.manifest)
         if signature is None:
             return self._raw(header, frame, digest, SIGNATURE_UNKNOWN)
         try:
-            inputs, outputs = self._values(header, frame, signature)
+            header, inputs, outputs = self._values(header, frame, signature)
         except Exception:  # whatever a body does to a decoder, the record stays
             return self._raw(header, frame, digest, UNDECODED if header.status < 400 else REQUEST_REFUSED)
         return PredictionRecord(header, inputs, outputs, len(frame.request), len(frame.answer), digest)
 
-    def _values(self, header: RecordHeader, frame: Frame, signature: Signature) -> tuple[Any, Any]:
+    def _values(self, header: RecordHeader, frame: Frame, signature: Signature) -> tuple[RecordHeader, Any, Any]:
         body = frame.request
         if header.content_encoding:
             body = self._decompress(body, header.content_encoding, self._max_body_bytes)
         length = header.answer_header_length
         answer = frame.answer or orjson.dumps({"error": "No answer was sent.", "code": header.code})
-        return self._decode(
+        raw = RawRequest(body, header.content_type or None, header.request_header_length or None)
+        values = self._decode(
             Surface(header.surface),
-            RawRequest(body, header.content_type or None, header.request_header_length or None),
+            raw,
             EncodedAnswer(answer, None if length < 0 else length),
             signature,
             read_policy(header.redaction),
         )
+        if not header.subject and (subject := subject_of(raw)):
+            header = msgspec.structs.replace(header, subject=subject)
+        return header, *values
 
     def _raw(
         self, header: RecordHeader, frame: Frame, digest: str, flag: str, *, header_bytes: bytes = b""
@@ -102,7 +109,8 @@ class RecordDecoder:
         outputs = None
         if header.status >= 400:
             try:
-                outputs = orjson.loads(frame.answer)  # an error of ours; it holds nothing of the request's values
+                outputs = orjson.loads(frame.answer)  # an error of ours
+                outputs = masked_error(outputs) if read_policy(header.redaction) else outputs
             except orjson.JSONDecodeError:
                 outputs = None
         raw = None if read_policy(header.redaction) else header_bytes + frame.request + frame.answer
@@ -114,6 +122,10 @@ class RecordDecoder:
             f"raw-{digest[:26]}", int(self._clock.now() * 1e9), "", "", b"", b"", b"", -1, "", "", "", "", "", -1, "",
             "none", 0, HEADER_UNKNOWN, 0, 0, 0, 0,
         )  # fmt: skip
+
+
+def _digest(frame: Frame) -> str:
+    return hashlib.sha256(frame.header + frame.request + frame.answer).hexdigest()
 
 
 def fallbacks(record: PredictionRecord, frame: Frame) -> tuple[PredictionRecord, PredictionRecord]:

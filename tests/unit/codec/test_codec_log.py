@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from modelyard.codec import CODECS
-from modelyard.codec.log import decode_for_log
+from modelyard.codec.log import decode_for_log, subject_of
 from modelyard.core.errors import ModelyardError
 from modelyard.core.redaction import policy_text, read_policy
 from modelyard.core.types import (
@@ -242,3 +242,26 @@ def test_a_column_whose_name_holds_a_comma_is_redacted() -> None:
         assert [column for column, value in row.items() if value == HIDDEN] == [name]
     assert read_policy("age,bmi") == {"age": "mask", "bmi": "mask"}
     assert read_policy("none") == read_policy("") == {} == read_policy(policy_text(()))
+
+
+@pytest.mark.parametrize(
+    ("body", "subject"),
+    [
+        (b'{"parameters":{"subject":"a"},"subject":"b"}', "a"),
+        (b'{"parameters":{},"subject":"b"}', "b"),
+        (b'{"s\\u0075bject":"\\u00e9"}', "é"),
+        (b'{"items":[{"subject":"inner"}]}', ""),
+        (b'{"subject":""}', ""),
+        (b'{"subject":7}', ""),
+        (b'["subject"]', ""),
+        (b"subject,age\n1,2", ""),
+        (b'{"subject":"%s"}' % (b"x" * 256), "x" * 256),
+        (b'{"subject":"%s"}' % (b"x" * 257), ""),
+        (f'{{"subject":"{"é" * 129}"}}'.encode(), ""),
+        (b"{}", ""),
+    ],
+)
+def test_the_subject_is_the_one_that_the_body_names(body: bytes, subject: str) -> None:
+    """The protocol's parameter goes before the body's field; what is no subject is none."""
+    assert subject_of(RawRequest(body)) == subject
+    assert subject_of(RawRequest(body + b"\x00\xff", None, b"%d" % len(body))) == subject

@@ -195,10 +195,27 @@ def test_a_caller_that_left_has_a_record_with_its_inputs(world: World) -> None:
 
 
 def test_a_redaction_policy_forbids_raw_bytes(world: World) -> None:
-    """Where columns must not be logged, an undecodable record keeps only its digest."""
-    world.write("odd", request=b"bad", redaction="age")
+    """Where columns must not be logged, an undecodable record keeps no bytes, and no digest that could be guessed
+    from: the same header with another body has the same one."""
+    policy = '{"age":"drop"}'
+    world.write("odd", request=b"bad", redaction=policy)
     world.drain.step()
-    assert (world.sink.records["odd"].flag, world.sink.records["odd"].raw) == ("undecoded", None)
+    odd = world.sink.records["odd"]
+    assert (odd.flag, odd.raw) == ("undecoded", None)
+    world.write("odd", request=b"bad too", redaction=policy)
+    world.drain.step()
+    assert world.sink.quarantined == []
+
+
+def test_the_subject_comes_from_the_frame_or_else_from_the_body(world: World) -> None:
+    """What the server knew goes first; the drain reads the body where the frame says nothing."""
+    world.write("header", request=b'{"subject":"body"}', subject="header")
+    world.write("body", request=b'{"subject":"body"}')
+    world.write("packed", request=gzip.compress(b'{"subject":"body"}'), content_encoding=b"gzip")
+    world.write("none", request=b"{}")
+    world.drain.step()
+    found = {name: record.header.subject for name, record in world.sink.records.items()}
+    assert found == {"header": "header", "body": "body", "packed": "body", "none": ""}
 
 
 def test_a_frame_of_another_version_arrives_once_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
