@@ -70,10 +70,11 @@ class DataFolder:
             os.close(descriptor)
         return False
 
-    def announce(self, url: str) -> None:
-        """Writes where the server is, for the commands that are given this folder."""
+    def announce(self, url: str, certificate: Path | None = None) -> None:
+        """Writes where the server is, and the certificate that it made for itself, for the commands that are given
+        this folder."""
         fresh = self.address.with_suffix(".new")
-        fresh.write_text(json.dumps({"url": url, "pid": os.getpid()}))
+        fresh.write_text(json.dumps({"url": url, "pid": os.getpid(), "certificate": certificate and str(certificate)}))
         fresh.replace(self.address)
 
     def withdraw(self) -> None:
@@ -81,7 +82,7 @@ class DataFolder:
         self.address.unlink(missing_ok=True)
 
     def running(self) -> dict[str, Any] | None:
-        """`{"url", "pid"}` of the announced server, None if there is none."""
+        """`{"url", "pid", "certificate"}` of the announced server, None if there is none."""
         try:
             announced: dict[str, Any] = json.loads(self.address.read_text())
         except (FileNotFoundError, ValueError):

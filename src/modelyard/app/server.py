@@ -13,6 +13,7 @@ import msgspec
 import structlog
 from pydantic import SecretStr
 
+from modelyard.app.auditing import server_started, server_stopped
 from modelyard.app.folder import DataFolder
 from modelyard.auth.keys import KeyIssuer
 from modelyard.auth.scopes import Scope
@@ -65,13 +66,16 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     scheme = "http" if certificate is None else "https"
     started = Started(f"{scheme}://{shown}:{port}", first_administrator(settings), certificate)
+    server_started(settings, started.url)
     prepared(started)
     board = Board.create(folder.board)
     counter = SharedGcra.create(settings.limits.max_clients)
     spawn = Spawner(settings, threads, listener.fileno(), counter)
 
     def announce() -> None:
-        folder.announce(started.url)
+        # For commands on this machine: no certificate names the address of all interfaces.
+        address = started.url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+        folder.announce(address, keeper.made)
         ready(started)
 
     supervisor = Supervisor(board, settings.workers, spawn.worker, spawn.drain, announce, keeper.refresh)
@@ -81,6 +85,7 @@ def serve(
         return supervisor.run()
     finally:
         folder.withdraw()
+        server_stopped(settings, started.url)
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -89,26 +94,34 @@ def listen(settings: Settings) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from None
+    try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind((host, port))
         listener.listen(BACKLOG)
     except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise SettingsError(
-                "port_in_use",
-                f"Another program listens on {host}:{port}. Choose another port with --port, or 0 for a free one.",
-                field="http.port",
-                got=port,
-            ) from None
-        raise SettingsError(
-            "setting_invalid",
-            f"The server cannot listen on {host}:{port}: {error.strerror}.",
-            field="http.host",
-            got=host,
-        ) from None
+        listener.close()
+        raise _cannot_listen(host, port, error) from None
     listener.setblocking(False)
     return listener
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> SettingsError:
+    if error.errno == errno.EADDRINUSE:
+        return SettingsError(
+            "port_in_use",
+            f"Another program listens on {host}:{port}. Choose another port with --port, or 0 for a free one.",
+            field="http.port",
+            got=port,
+        )
+    return SettingsError(
+        "setting_invalid",
+        f"The server cannot listen on {host}:{port}: {error.strerror}.",
+        field="http.host",
+        got=host,
+    )
 
 
 def first_administrator(settings: Settings) -> SecretStr | None:

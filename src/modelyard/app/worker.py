@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import uvloop
 
+from modelyard.app.auditing import flush_refusals, follow_refusals
 from modelyard.app.folder import DataFolder
 from modelyard.app.services import open_services
 from modelyard.auth.ports import KeySnapshot
@@ -97,9 +98,12 @@ async def _main(settings: Settings, handles: Handles) -> None:
         snapshots = _snapshots(settings, services, background, board, handles.slot, clock, notes)
         await _first_snapshot(loop, background, snapshots, predictor, handles.successor)
         follow = loop.create_task(snapshots.follow(predictor))
+        refusals = loop.create_task(follow_refusals(services, background))
         worker = _worker(settings, handles, board, services, predictor, snapshots, notes, next_id, writer)
         await worker.run()
         follow.cancel()
+        refusals.cancel()
+        flush_refusals(services)
         writer.close()
     services.close()
     board.close()

@@ -96,6 +96,8 @@ class Event(StrEnum):
     """Records were kept raw because they could not be decoded; `flags` counts the reasons."""
     DRAIN_QUARANTINED = "drain.quarantined"
     """Records came whose ids belong to other payloads; they were set aside."""
+    AUDIT_FAILED = "audit.failed"
+    """What a process wanted to write into the audit log beside a change (a stop, refused requests) was not taken."""
     AUDIT_HEAD_FAILED = "audit.head_failed"
     """The head of the audit log could not be kept in its file; the change itself is recorded."""
     AUDIT_BROKEN = "audit.broken"
