@@ -41,6 +41,7 @@ module "iam" {
   database               = var.database
   cache                  = var.valkey != "none"
   proxied                = local.proxied
+  proxy_login            = var.lambda.proxy_login
   names                  = local.names
   buckets                = local.buckets
   log_groups             = local.log_groups
@@ -64,6 +65,7 @@ module "database" {
   valkey              = var.valkey
   valkey_access       = var.valkey_access
   proxied             = local.proxied
+  proxy_login         = var.lambda.proxy_login
   backup              = var.backup
   retention_days      = var.retention_days
   high_availability   = var.high_availability

@@ -39,7 +39,7 @@ output "master_secret_arn" {
 }
 
 output "proxy_secret_arn" {
-  description = "Lambda with RDS: the secret that the database proxy signs in with, to be written when the service's user is made; else null."
+  description = "Only with lambda.proxy_login = secret: the secret that the database proxy signs in with, to be written when the service's user is made; else null."
   value       = module.database.proxy_secret_arn
 }
 

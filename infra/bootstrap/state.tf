@@ -63,9 +63,11 @@ resource "aws_s3_bucket_lifecycle_configuration" "state" {
 
     filter {}
 
-    # A year of states to go back to, and to show an auditor.
+    # A year of states to go back to, and to show an auditor; the last twenty stay however old they are, so that a stack
+    # that rarely changes can go back too.
     noncurrent_version_expiration {
-      noncurrent_days = 365
+      noncurrent_days           = 365
+      newer_noncurrent_versions = 20
     }
   }
 }

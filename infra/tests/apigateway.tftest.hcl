@@ -205,7 +205,7 @@ run "a_domain_closes_the_default_address" {
     source = "./modules/apigateway"
   }
   variables {
-    domain          = { name = "api.example.com", zone_id = "Z0123456789ABCDEFGHIJ" }
+    domain          = { name = "api.example.com", zone_id = "Z0123456789ABCDEFGHIJ", tls_policy = "TLS_1_2" }
     certificate_arn = "arn:aws:acm:eu-central-1:123456789012:certificate/c"
   }
 

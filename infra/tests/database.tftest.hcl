@@ -22,6 +22,7 @@ variables {
   valkey              = "node"
   valkey_access       = "iam"
   proxied             = false
+  proxy_login         = "iam"
   backup              = { vault_lock = "governance", keep_days = 35, restore_test = true }
   retention_days      = 90
   high_availability   = true
@@ -75,12 +76,13 @@ run "mysql_behind_a_proxy" {
   variables {
     engine          = "mysql"
     proxied         = true
+    proxy_login     = "secret"
     log_group_names = { database_error = "/a", database_slowquery = "/b" }
   }
 
   assert {
-    condition     = aws_db_proxy.this["relational"].require_tls && one(aws_db_proxy.this["relational"].auth).iam_auth == "REQUIRED"
-    error_message = "The proxy takes TLS and IAM tokens only."
+    condition     = aws_db_proxy.this["relational"].require_tls && one(aws_db_proxy.this["relational"].auth).iam_auth == "REQUIRED" && aws_secretsmanager_secret.database_login["relational"].kms_key_id == var.key_arns["secrets"]
+    error_message = "The proxy takes TLS and IAM tokens only; the secret behind it is encrypted with our key."
   }
   assert {
     condition     = contains([for p in aws_db_parameter_group.this["relational"].parameter : "${p.name}=${p.value}"], "require_secure_transport=1")
@@ -126,9 +128,10 @@ run "unknown_choices_are_refused" {
     engine         = "oracle"
     valkey         = "memcached"
     valkey_access  = "password"
+    proxy_login    = "password"
     backup         = { vault_lock = "forever", keep_days = 35, restore_test = true }
     retention_days = 0
     subnet_ids     = ["subnet-1"]
   }
-  expect_failures = [var.engine, var.valkey, var.valkey_access, var.backup, var.retention_days, var.subnet_ids]
+  expect_failures = [var.engine, var.valkey, var.valkey_access, var.proxy_login, var.backup, var.retention_days, var.subnet_ids]
 }

@@ -14,6 +14,8 @@ variables {
   database = "postgres"
   cache    = true
   proxied  = false
+
+  proxy_login = "iam"
   names = {
     api           = "modelyard-test", cluster = "modelyard-test", service = "s", function = "f", alias = "live", deploy_hook = "hook", key_sync = "sync",
     topic         = "alerts", trail = "trail", database = "db", database_user = "modelyard", analytics_user = "modelyard_reader", proxy = "proxy",
@@ -103,14 +105,37 @@ run "a_whole_account_is_no_analyst" {
   expect_failures = [var.analysts]
 }
 
+run "a_proxy_signs_in_by_token_or_by_its_one_secret" {
+  command = plan
+  module {
+    source = "./modules/iam"
+  }
+  variables {
+    compute              = "lambda"
+    proxied              = true
+    login_resource_id    = "prx-ABC"
+    database_resource_id = "db-ABC"
+  }
+
+  assert {
+    condition     = jsondecode(aws_iam_role_policy.database_login["rds_proxy"].policy).Statement[0].Resource == "arn:aws:rds-db:eu-central-1:123456789012:dbuser:db-ABC/modelyard" && !contains(keys(aws_iam_role_policy.this), "rds_proxy")
+    error_message = "By token: as the service's user of the one instance, and no secret may be read."
+  }
+  assert {
+    condition     = jsondecode(aws_iam_role_policy.database_login["function"].policy).Statement[0].Resource == "arn:aws:rds-db:eu-central-1:123456789012:dbuser:prx-ABC/modelyard"
+    error_message = "The function signs in to the proxy alone."
+  }
+}
+
 run "unknown_compute_and_database_are_refused" {
   command = plan
   module {
     source = "./modules/iam"
   }
   variables {
-    compute  = "kubernetes"
-    database = "oracle"
+    compute     = "kubernetes"
+    database    = "oracle"
+    proxy_login = "password"
   }
-  expect_failures = [var.compute, var.database]
+  expect_failures = [var.compute, var.database, var.proxy_login]
 }

@@ -10,22 +10,21 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from emulation.applying import Applied, apply_from_nothing
+from emulation.applying import Applied, apply_at_once, apply_from_nothing
 from emulation.emulator import NoEmulatorError, serving
 from emulation.readback import Account
-from infraproof.combinations import EVERY_STACK, combination
+from infraproof.combinations import READ_BACK, READ_BACK_SHORT, Stack
 from infraproof.planner import Planner
 from infraproof.results import Results
 from infraproof.terraform import REPOSITORY
 
 PLAN_CACHE = REPOSITORY / "build" / "infra" / "plans"
 HERE = Path(__file__).resolve().parent
-APPLIED_IN_SHORT = combination("ecs-fargate", "postgres")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Everything below this folder is marked `infra`; the long form runs only when it is asked for by its marker."""
-    wanted = "infra_long" in (config.getoption("-m") or "")
+    wanted = long_form(config)
     mine = [item for item in items if HERE in item.path.parents]
     mine.sort(key=uses_the_applied_stack)
     items[:] = [item for item in items if item not in mine] + mine
@@ -39,6 +38,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in late]
 
 
+def long_form(config: pytest.Config) -> bool:
+    """True when the long form was asked for by its marker."""
+    return "infra_long" in (config.getoption("-m") or "")
+
+
 def uses_the_applied_stack(item: pytest.Item) -> bool:
     """True for tests that wait for the apply: they come last, so that the others use the time."""
     return "applied" in getattr(item, "fixturenames", ())
@@ -49,29 +53,49 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Keep what every read-back over the AWS API said."""
     outcome = yield
     if call.when == "call" and "account" in getattr(item, "fixturenames", ()) and isinstance(item, pytest.Function):
-        promise = (item.function.__doc__ or "").strip()
+        promise = (item.function.__doc__ or "").strip().splitlines()[0]
         passed = outcome.get_result().passed  # type: ignore[attr-defined]
-        Results().add("readback", item.name, promise=promise, passed=passed)
+        stack = (READ_BACK if long_form(item.config) else READ_BACK_SHORT).name
+        Results().add("readback", f"{stack} {item.name}", promise=promise, passed=passed)
+
+
+def missing() -> str:
+    """What is missing to plan anything at all; empty when nothing is."""
+    cli = os.environ.get("TERRAFORM_CLI", "terraform")
+    if shutil.which(cli) is None:
+        return f"no Terraform: {cli!r} isn't a program; set TERRAFORM_CLI"
+    if "TERRAFORM_CLI" not in os.environ and not {"AWS_PROFILE", "AWS_ACCESS_KEY_ID"} & set(os.environ):
+        return "a plan asks the account who it is: set TERRAFORM_CLI to a Terraform that plans offline, or AWS_PROFILE"
+    return ""
 
 
 @pytest.fixture(scope="session")
 def terraform_cli() -> str:
     """The program named by TERRAFORM_CLI (default `terraform`)."""
-    cli = os.environ.get("TERRAFORM_CLI", "terraform")
-    if shutil.which(cli) is None:
-        pytest.skip(f"no Terraform: {cli!r} isn't a program; set TERRAFORM_CLI")
-    return cli
+    if missing():
+        pytest.skip(missing())
+    return os.environ.get("TERRAFORM_CLI", "terraform")
 
 
 @pytest.fixture(scope="session")
-def planner(terraform_cli: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planner]:
-    """Plans stacks, two at a time; the plans of every combination are begun at once, so that tests find them made."""
+def planner(
+    request: pytest.FixtureRequest, terraform_cli: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Planner]:
+    """Plans stacks, two at a time; every plan that a test of this session asks for is begun at once."""
     PLAN_CACHE.mkdir(parents=True, exist_ok=True)
     made = Planner(terraform_cli, tmp_path_factory.mktemp("plans"), PLAN_CACHE)
-    for stack in EVERY_STACK:
+    for stack in asked_for(request):
         made.start(stack)
     yield made
     made.close()
+
+
+def asked_for(request: pytest.FixtureRequest) -> list[Stack]:
+    """The stacks that the session's tests plan, in their order, once each."""
+    planning = [item for item in request.session.items if "planner" in getattr(item, "fixturenames", ())]
+    found = (getattr(item, "callspec", None) for item in planning)
+    stacks = [spec.params["stack"] for spec in found if spec is not None and "stack" in spec.params]
+    return [stack for n, stack in enumerate(stacks) if stack not in stacks[:n]]
 
 
 @pytest.fixture(scope="session")
@@ -85,10 +109,11 @@ def applying(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Future[Applied] | None]:
     """The apply of one combination, begun with the session if any test waits for it: it mostly waits itself."""
-    if not any(uses_the_applied_stack(item) for item in request.session.items):
+    if missing() or not any(uses_the_applied_stack(item) for item in request.session.items):
         yield None
         return
     cli: str = request.getfixturevalue("terraform_cli")
+    whole = long_form(request.config)
     folder, pool = tmp_path_factory.mktemp("apply"), ThreadPoolExecutor(1, thread_name_prefix="apply")
     with ExitStack() as stack:
         begun: Future[Applied] = Future()
@@ -97,15 +122,16 @@ def applying(
         except NoEmulatorError as reason:
             begun.set_exception(reason)
         else:
-            begun = pool.submit(apply_from_nothing, APPLIED_IN_SHORT, emulator, folder, cli)
+            way, chosen = (apply_from_nothing, READ_BACK) if whole else (apply_at_once, READ_BACK_SHORT)
+            begun = pool.submit(way, chosen, emulator, folder, cli)
         yield begun
         pool.shutdown()
 
 
 @pytest.fixture(scope="session")
-def applied(applying: Future[Applied] | None) -> Applied:
+def applied(applying: Future[Applied] | None, terraform_cli: str) -> Applied:
     """The applied stack."""
-    assert applying is not None
+    assert applying is not None, terraform_cli
     try:
         return applying.result()
     except NoEmulatorError as reason:

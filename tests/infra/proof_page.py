@@ -56,6 +56,7 @@ def combination_rows(results: Results) -> list[tuple[Any, ...]]:
                 plan.get("checkov_failed", "-"),
                 " + ".join(str(round(value)) for value in applies) or "-",
                 len(proof["drift"]) if "drift" in proof else "-",
+                len(proof["after_release"]) if "after_release" in proof else "-",
                 {True: "yes", False: "no"}.get(proof.get("destroy_clean", ""), "-"),
             )
         )
@@ -87,6 +88,20 @@ def verdict(outcome: dict[str, Any] | None) -> str:
     return GAP if outcome is None else "caught" if outcome["caught"] else "NOT caught"
 
 
+def readback_rows(results: Results) -> list[tuple[Any, ...]]:
+    """One row a question to the account."""
+    rows = []
+    for name, row in results.read("readback").items():
+        stack, _, test = name.partition(" ")
+        rows.append((stack.removesuffix("/image"), f"`{test}`", row["promise"], "yes" if row["passed"] else "NO"))
+    return rows
+
+
+def held(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What a protected stack still held after the destroy."""
+    return len(row["models"]), len(row["databases"]), row["records"]
+
+
 def page(results: Results) -> str:
     """The whole page."""
     outcomes = results.read("mutations")
@@ -106,6 +121,7 @@ def page(results: Results) -> str:
                 "checkov failed",
                 "apply s (without + with image)",
                 "drift after apply",
+                "after a release",
                 "destroy clean",
             ),
             combination_rows(results),
@@ -118,12 +134,16 @@ def page(results: Results) -> str:
             requirement_rows(results),
         ),
         "## Read back over the AWS API\n",
-        "After the apply of `ecs-fargate/postgres`, asked of the emulated account, not of the state.\n",
+        "Asked of the emulated account, not of the state.\n",
+        table(("stack", "test", "promise", "passed"), readback_rows(results)),
+        "## Protected data\n",
+        "`terraform destroy` of a stack with deletion protection, a model in its bucket and a record in its table: "
+        "refused, and what it held is still there.\n",
         table(
-            ("test", "promise", "passed"),
+            ("stack", "refused", "said", "models left", "databases left", "records left"),
             [
-                (f"`{name}`", row["promise"], "yes" if row["passed"] else "NO")
-                for name, row in results.read("readback").items()
+                (name, *({True: "yes", False: "NO"}[row["refused"]], "; ".join(row["said"])), *held(row))
+                for name, row in results.read("protected").items()
             ],
         ),
         "## Applied, and what was not\n",

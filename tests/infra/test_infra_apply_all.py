@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from emulation.emulator import NoEmulatorError
 from emulation.journey import AT_ONCE, Journey, journey
 from emulation.proofs import record_applied, unexpected_leftovers
-from infraproof.combinations import PRESET_STACKS, WITH_IMAGE, Stack
+from emulation.protected import MODEL, destroy_protected
+from emulation.release import RELEASED
+from infraproof.combinations import PRESET_STACKS, PRODUCTION, READ_BACK, WITH_IMAGE, Stack, combination
 from infraproof.results import Results
 
 pytestmark = pytest.mark.infra_long
-STACKS = WITH_IMAGE + PRESET_STACKS
+#: The one that is read back thing by thing is applied there (test_infra_apply.py).
+STACKS = tuple(stack for stack in (*WITH_IMAGE, *PRESET_STACKS, PRODUCTION) if stack != READ_BACK)
+PROTECTED = (combination("ecs-fargate", "postgres", None), combination("lambda", "dynamodb", None))
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +39,36 @@ def journeys(
 def test_every_stack_applies_without_drift_and_goes(
     stack: Stack, journeys: dict[str, Future[Journey]], results: Results
 ) -> None:
-    """From an empty account: bootstrap, two applies, an empty plan, every resource made by a call, a clean destroy."""
+    """From an empty account: bootstrap, two applies, an empty plan, every resource made by a call, a clean destroy.
+
+    Between the two last a release puts another image in; the plan after it is empty too, for releases own the image.
+    """
     try:
         done = journeys[stack.name].result()
     except NoEmulatorError as reason:
         pytest.skip(str(reason))
     record_applied(results, done.applied)
-    results.add("applied", done.applied.stack.name, destroy_s=round(done.gone.seconds), destroy_clean=done.left == ())
+    gone = {"destroy_s": round(done.gone.seconds), "destroy_clean": done.left == ()}
+    results.add("applied", done.applied.stack.name, after_release=done.after_release, **gone)
     assert done.applied.drift == []
     assert unexpected_leftovers(done.applied.unproven()) == {}
     assert done.closed
     assert done.rotating
+    assert (done.runs, done.after_release) == (RELEASED, ())
     done.gone.checked("destroy")
     assert done.left == ()
+
+
+@pytest.mark.parametrize("stack", PROTECTED, ids=lambda stack: stack.name)
+def test_destroy_refuses_protected_data(stack: Stack, terraform_cli: str, tmp_path: Path, results: Results) -> None:
+    """With deletion protection a destroy fails, and the model, the database and the records are still there."""
+    try:
+        kept = destroy_protected(stack, tmp_path / "protected", terraform_cli)
+    except NoEmulatorError as reason:
+        pytest.skip(str(reason))
+    said = sorted({error.partition(":")[0] for error in kept.refused.errors})
+    held = {"models": kept.models, "databases": kept.databases, "records": kept.records}
+    results.add("protected", stack.name, refused=kept.refused.code != 0, said=said, **held)
+    assert kept.refused.code != 0
+    assert kept.models == (MODEL,)
+    assert (kept.databases, kept.records) == ((("available",), 0) if "postgres" in stack.name else ((), 1))

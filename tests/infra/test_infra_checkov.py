@@ -6,7 +6,7 @@ import re
 
 import pytest
 from infraproof.checkov import CONFIGURATION, PROGRAM, verdict
-from infraproof.combinations import PRESET_STACKS, PRODUCTION, WITH_IMAGE, Stack
+from infraproof.combinations import PRESET_STACKS, PRODUCTION, WITH_IMAGE, Stack, in_the_long_form
 from infraproof.planner import Planner
 from infraproof.results import Results
 
@@ -22,7 +22,9 @@ def checkov() -> None:
 
 
 @pytest.mark.usefixtures("checkov")
-@pytest.mark.parametrize("stack", [*WITH_IMAGE, *PRESET_STACKS, PRODUCTION], ids=lambda stack: stack.name)
+@pytest.mark.parametrize(
+    "stack", [*WITH_IMAGE, *in_the_long_form(*PRESET_STACKS, PRODUCTION)], ids=lambda stack: stack.name
+)
 def test_checkov_finds_nothing(stack: Stack, planner: Planner, results: Results) -> None:
     """Hundreds of rules pass, none fails."""
     found = verdict(planner.plan(stack).file)

@@ -79,7 +79,8 @@ def test_every_variable_is_described_and_typed() -> None:
 
 def test_root_has_few_variables_and_sentences() -> None:
     """At most forty root variables, and every validation's message is a sentence that names its variable."""
-    variables = [block for block in blocks(INFRA / "variables.tf") if block.kind == "variable"]
+    found = [block for file in sorted(INFRA.glob("variables*.tf")) for block in blocks(file)]
+    variables = [block for block in found if block.kind == "variable"]
     messages = {
         block.labels[0]: re.findall(r'error_message\s*=\s*"((?:[^"\\]|\\.)*)"', block.text) for block in variables
     }

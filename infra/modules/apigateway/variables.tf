@@ -81,7 +81,7 @@ variable "domain" {
   type = object({
     name       = string
     zone_id    = string
-    tls_policy = optional(string, "TLS_1_2")
+    tls_policy = optional(string, "SecurityPolicy_TLS13_1_2_PFS_PQ_2025_09")
   })
 
   validation {

@@ -44,6 +44,6 @@ output "database_resource_id" {
 }
 
 output "proxy_secret_arn" {
-  description = "Empty secret for the proxy's login; null without a proxy."
+  description = "Empty secret for the proxy's login; null unless proxy_login is secret."
   value       = try(aws_secretsmanager_secret.database_login["relational"].arn, null)
 }

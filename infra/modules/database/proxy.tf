@@ -1,13 +1,14 @@
 # Functions come and go by the hundred, and each would hold a connection: the proxy pools them. In front it takes IAM
-# tokens only; behind, it signs in with the one secret below, which the service never sees. The secret is made empty:
-# whoever sets up the service's database user writes {"username": …, "password": …} into it.
+# tokens only. Behind it signs in by IAM too (proxy_login = "iam"), or with the one secret below, which the service never
+# sees. The secret is made empty: whoever sets up the database user writes {"username": …, "password": …} into it.
 
 locals {
-  proxies = var.proxied && local.relational ? local.rds : toset([])
+  proxies       = var.proxied && local.relational ? local.rds : toset([])
+  proxy_secrets = var.proxy_login == "secret" ? local.proxies : toset([])
 }
 
 resource "aws_secretsmanager_secret" "database_login" {
-  for_each = local.proxies
+  for_each = local.proxy_secrets
 
   name                    = var.names.proxy_secret
   description             = "Login of the service's database user, for the proxy alone"
@@ -23,16 +24,21 @@ resource "aws_db_proxy" "this" {
   engine_family          = var.engine == "mysql" ? "MYSQL" : "POSTGRESQL"
   role_arn               = var.role_arns["rds_proxy"]
   require_tls            = true
+  default_auth_scheme    = var.proxy_login == "iam" ? "IAM_AUTH" : null
   idle_client_timeout    = 1800
   debug_logging          = false
   vpc_subnet_ids         = var.subnet_ids
   vpc_security_group_ids = [var.security_group_ids["proxy"]]
   tags                   = var.tags
 
-  auth {
-    auth_scheme = "SECRETS"
-    iam_auth    = "REQUIRED"
-    secret_arn  = aws_secretsmanager_secret.database_login[each.key].arn
+  dynamic "auth" {
+    for_each = local.proxy_secrets
+
+    content {
+      auth_scheme = "SECRETS"
+      iam_auth    = "REQUIRED"
+      secret_arn  = aws_secretsmanager_secret.database_login[auth.value].arn
+    }
   }
 }
 

@@ -67,6 +67,16 @@ variable "proxied" {
   type        = bool
 }
 
+variable "proxy_login" {
+  description = "How the proxy signs in to RDS: iam (tokens end to end) or secret (a password that the proxy alone reads)."
+  type        = string
+
+  validation {
+    condition     = contains(["iam", "secret"], var.proxy_login)
+    error_message = "proxy_login must be \"iam\" or \"secret\"."
+  }
+}
+
 variable "backup" {
   description = "AWS Backup: vault lock (governance, compliance, off), days kept, restore test, recovery points destroyed with the stack."
   type = object({

@@ -30,6 +30,13 @@ locals {
     var.create_config_role ? { config = "service-role/AWS_ConfigRole" } : {},
   )
   managed_roles = { backup = "backup", restore = "backup", config = "config" }
+
+  # Who signs in to the database by token; analysts and the proxy to the instance itself, the service to what is in front.
+  database_logins = toset(concat(["task", "function", "analytics"], var.proxy_login == "iam" ? ["rds_proxy"] : []))
+  login_as = {
+    analytics = "${var.database_resource_id}/${var.names.analytics_user}"
+    rds_proxy = "${var.database_resource_id}/${var.names.database_user}"
+  }
 }
 
 resource "aws_iam_role" "this" {
@@ -55,7 +62,7 @@ resource "aws_iam_role" "this" {
 }
 
 resource "aws_iam_role_policy" "this" {
-  for_each = { for purpose, statements in local.statements : purpose => statements if contains(local.purposes, purpose) }
+  for_each = { for purpose, statements in local.statements : purpose => statements if contains(local.purposes, purpose) && length(statements) > 0 }
 
   name   = "permissions"
   role   = aws_iam_role.this[each.key].id
@@ -64,7 +71,7 @@ resource "aws_iam_role_policy" "this" {
 
 # Signing in to the database needs the identifier that RDS gives it, the one thing here that isn't known at plan time.
 resource "aws_iam_role_policy" "database_login" {
-  for_each = local.rds ? setintersection(local.purposes, ["task", "function", "analytics"]) : toset([])
+  for_each = local.rds ? setintersection(local.purposes, local.database_logins) : toset([])
 
   name = "database-login"
   role = aws_iam_role.this[each.key].id
@@ -74,7 +81,7 @@ resource "aws_iam_role_policy" "database_login" {
       Sid      = "SignIn"
       Effect   = "Allow"
       Action   = "rds-db:connect"
-      Resource = "${local.arn}:rds-db:${local.own}:dbuser:${each.key == "analytics" ? "${var.database_resource_id}/${var.names.analytics_user}" : "${var.login_resource_id}/${var.names.database_user}"}"
+      Resource = "${local.arn}:rds-db:${local.own}:dbuser:${lookup(local.login_as, each.key, "${var.login_resource_id}/${var.names.database_user}")}"
     }]
   })
 }

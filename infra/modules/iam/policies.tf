@@ -306,7 +306,8 @@ locals {
       Resource = ["${local.arn}:logs:${local.own}:log-group:RDSOSMetrics",
       "${local.arn}:logs:${local.own}:log-group:RDSOSMetrics:log-stream:*"]
     }]
-    rds_proxy = [
+    # Only a proxy that keeps a secret; by token it signs in as the policy database-login says.
+    rds_proxy = [for statement in [
       {
         Sid    = "ServicesLogin"
         Effect = "Allow"
@@ -315,7 +316,7 @@ locals {
         Resource = "${local.arn}:secretsmanager:${local.own}:secret:${var.names.proxy_secret}-??????"
       },
       local.use_key.secrets,
-    ]
+    ] : statement if var.proxy_login == "secret"]
     # DATA-3: the analytics user of RDS reads views only; with DynamoDB the table of predictions and its indexes.
     analytics = local.rds ? [{
       Sid      = "FindDatabase"

@@ -44,6 +44,16 @@ variable "proxied" {
   type        = bool
 }
 
+variable "proxy_login" {
+  description = "How that proxy signs in to RDS: iam or secret."
+  type        = string
+
+  validation {
+    condition     = contains(["iam", "secret"], var.proxy_login)
+    error_message = "proxy_login must be \"iam\" or \"secret\"."
+  }
+}
+
 variable "names" {
   description = "Names of what the policies are about: cluster, service, function, alias, deploy_hook, key_sync, database, database_user, analytics_user, proxy, proxy_secret, cache, admin_secret, backup_vault, tables_prefix, counters_table, trail, topic, api."
   type        = map(string)

@@ -163,7 +163,39 @@ def proxy_demands_tls(plan: Plan) -> Problems:
     return [
         *at_least(needed, proxies, "database proxy"),
         *each(proxies, lambda item: item.get("require_tls") is True, "must demand TLS"),
-        *each(proxies, lambda item: item.get("auth.iam_auth") == "REQUIRED", "must demand an IAM login"),
+        *each(proxies, takes_tokens_only, "must demand an IAM login"),
+    ]
+
+
+def takes_tokens_only(proxy: Resource) -> bool:
+    """True when a client of the proxy can't sign in by a password."""
+    logins = proxy.blocks("auth")
+    by_secret = bool(logins) and all(login.get("iam_auth") == "REQUIRED" for login in logins)
+    return by_secret or (not logins and proxy.get("default_auth_scheme") == "IAM_AUTH")
+
+
+@check("SEC-1", on_rds)
+def proxy_needs_no_password(plan: Plan) -> Problems:
+    """Unless a secret was asked for, the proxy signs in to the database by token, and no password exists."""
+    if (plan.variable("lambda") or {}).get("proxy_login", "iam") != "iam":
+        return []
+    secrets = [item for item in plan.of("aws_secretsmanager_secret") if item.name == "database_login"]
+    return [
+        *each(plan.of("aws_db_proxy"), lambda item: item.get("default_auth_scheme") == "IAM_AUTH", "must use tokens"),
+        *[f"{item.address}: a password that nobody asked for" for item in secrets],
+    ]
+
+
+@check("SEC-1", lambda plan: plan.has_image and bool(plan.variable("domain")))
+def public_name_speaks_tls12(plan: Plan) -> Problems:
+    """The public name takes TLS 1.2 or newer: by default with forward secrecy only, and under its own name only."""
+    names = plan.of("aws_api_gateway_domain_name")
+    if plan.variable("domain").get("tls_policy") == "TLS_1_2":
+        return each(names, lambda item: item.get("security_policy") == "TLS_1_2", "needs TLS 1.2 or newer")
+    return [
+        *at_least(1, names, "public name"),
+        *each(names, lambda item: "_PFS_" in str(item.get("security_policy")), "needs forward secrecy"),
+        *each(names, lambda item: item.get("endpoint_access_mode") == "STRICT", "must be strict about its name"),
     ]
 
 
@@ -182,7 +214,7 @@ def block_storage_is_encrypted_by_default(plan: Plan) -> Problems:
 @check("SEC-6")
 def snapshots_are_not_shared(plan: Plan) -> Problems:
     """Snapshots of volumes can't be shared publicly."""
-    if (plan.variable("account") or {}).get("ebs_defaults") == "exists":
+    if (plan.variable("account") or {}).get("instance_defaults") == "exists":
         return []
     found = plan.of("aws_ebs_snapshot_block_public_access")
     return at_least(1, found, "snapshot block") + each(

@@ -6,13 +6,14 @@ import base64
 import json
 import shutil
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from infraproof.combinations import REGION, Stack
 from infraproof.plan import without_keys
-from infraproof.terraform import INFRA, Completed, Workspace
+from infraproof.terraform import INFRA, LOCAL_BACKEND, Completed, Workspace
 
 from emulation.created import create_call
 from emulation.drift import drift, forgotten
@@ -22,6 +23,13 @@ from emulation.readback import Account
 PARALLELISM = "-parallelism=30"
 RACES = ("use of closed network connection", "dictionary changed size during iteration", "connection reset by peer")
 RETRIES = 2
+#: The emulator closes every connection after its answer, and under load a client sees that before the answer: AWS's
+#: clients then ask again, 25 times by default. The emulating provider asks once only, so the copies say how often.
+PATIENCE_OVERRIDE = """
+provider "aws" {
+  max_retries = 5
+}
+"""
 #: The emulator forgets `newer_noncurrent_versions`, for which the provider waits in vain: bootstrap's lifecycle is
 #: applied without it, by an override file beside the copy.
 LIFECYCLE_OVERRIDE = """
@@ -106,26 +114,34 @@ def named(entry: dict[str, Any]) -> str:
     return f"{entry['service']} {entry['action']}"
 
 
-def prepared(stack: Stack, emulator: Emulator, folder: Path, cli: str) -> Applied:
-    """Bootstrap an empty account and initialise the stack with the state bucket that bootstrap made."""
+def copied(stack: Stack, emulator: Emulator, folder: Path, cli: str) -> Applied:
+    """A copy of the sources for one stack, with what the emulator needs beside them."""
     target = folder / "infra"
     shutil.copytree(INFRA, target, ignore=shutil.ignore_patterns(".terraform", ".terraform.lock.hcl", "*.tfstate*"))
-    workspace = Workspace(target, cli, emulator.environment())
-    applied = Applied(stack.but("emulated", **EMULATED), emulator, workspace)
-    (target / "bootstrap" / "emulator_override.tf").write_text(LIFECYCLE_OVERRIDE)
+    (target / "bootstrap" / "emulator_override.tf").write_text(LIFECYCLE_OVERRIDE + PATIENCE_OVERRIDE)
+    (target / "emulator_override.tf").write_text(PATIENCE_OVERRIDE)
+    return Applied(stack.but("emulated", **EMULATED), emulator, Workspace(target, cli, emulator.environment()))
+
+
+def bootstrap(applied: Applied) -> None:
+    """Apply bootstrap/ to the empty account and write down where the state goes."""
+    workspace = applied.workspace
     workspace.init(chdir="bootstrap")
-    region = f"-var=region={REGION}"
-    done = workspace.run("apply", "-auto-approve", "-input=false", "-no-color", PARALLELISM, region, chdir="bootstrap")
-    applied.seconds["bootstrap"] = done.checked(f"bootstrap of {stack.name}").seconds
+    arguments = ("-auto-approve", "-input=false", "-no-color", PARALLELISM, f"-var=region={REGION}")
+    done = workspace.run("apply", *arguments, chdir="bootstrap")
+    applied.seconds["bootstrap"] = done.checked(f"bootstrap of {applied.stack.name}").seconds
     backend = workspace.run("output", "-raw", "backend_config", chdir="bootstrap").checked("bootstrap's output").output
-    (target / "backend.hcl").write_text(backend)
+    (workspace.path / "backend.hcl").write_text(backend)
     # The emulator reads policies without their conditions: "deny unless TLS" would deny everything, so it is taken off
     # the state bucket after it was applied.
     bucket = workspace.run("output", "-raw", "state_bucket", chdir="bootstrap").checked("bootstrap's output").output
-    Account(emulator).client("s3").delete_bucket_policy(Bucket=bucket)
+    Account(applied.emulator).client("s3").delete_bucket_policy(Bucket=bucket)
+
+
+def connect(applied: Applied, *arguments: str) -> None:
+    """Initialise the stack with the state bucket that bootstrap made."""
     # Only because the emulator answers under one host name: buckets as a path instead of a host.
-    workspace.init("-backend-config=backend.hcl", "-backend-config=use_path_style=true")
-    return applied
+    applied.workspace.init("-backend-config=backend.hcl", "-backend-config=use_path_style=true", *arguments)
 
 
 def apply(applied: Applied, label: str, **variables: Any) -> None:
@@ -148,18 +164,45 @@ def command(applied: Applied, verb: str, *arguments: str, **variables: Any) -> C
 
 
 def apply_from_nothing(stack: Stack, emulator: Emulator, folder: Path, cli: str) -> Applied:
-    """Bootstrap, apply without an image, apply with one, plan again; then read state, outputs and requests."""
-    applied = prepared(stack, emulator, folder, cli)
+    """The documented way: bootstrap, apply without an image, apply with one; then plan again and read what there is."""
+    applied = copied(stack, emulator, folder, cli)
+    bootstrap(applied)
+    connect(applied)
     apply(applied, "apply without image", image=None)
     apply(applied, "apply with image")
+    observe(applied)
+    return applied
+
+
+def apply_at_once(stack: Stack, emulator: Emulator, folder: Path, cli: str) -> Applied:
+    """As apply_from_nothing, but bootstrap and the first apply wait at the same time; then the state moves in.
+
+    Until the bucket is there the state lies in a file, as an owner has it who starts before a backend is decided on.
+    """
+    applied = copied(stack, emulator, folder, cli)
+    override = applied.workspace.path / "backend_override.tf"
+    override.write_text(LOCAL_BACKEND)
+    applied.workspace.init()
+    with ThreadPoolExecutor(1, thread_name_prefix="bootstrap") as pool:
+        begun = pool.submit(bootstrap, applied)
+        apply(applied, "apply without image", image=None)
+        begun.result()
+    override.unlink()
+    connect(applied, "-migrate-state", "-force-copy")
+    apply(applied, "apply with image")
+    observe(applied)
+    return applied
+
+
+def observe(applied: Applied) -> None:
+    """Plan again; keep what would change, the state, the outputs and every request."""
     again, plan = planned_again(applied)
-    applied.requests = emulator.requests()
+    applied.requests = applied.emulator.requests()
     applied.drift, applied.forgotten = drift(plan, applied.requests), forgotten(plan, applied.requests)
     applied.seconds["second plan"] = again.seconds
     applied.instances = instances(applied.workspace)
     shown = applied.workspace.run("output", "-json").checked("outputs").output
     applied.outputs = {name: body["value"] for name, body in json.loads(shown[shown.index("{") :]).items()}
-    return applied
 
 
 def raced(done: Completed) -> bool:

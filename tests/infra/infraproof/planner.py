@@ -8,7 +8,7 @@ import queue
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from infraproof.sources import tree_blocks, tree_digest
 from infraproof.terraform import INFRA, Completed, TerraformError, Workspace, copy_of, patched
 
 WORKERS = 2
+#: For stacks that are planned from the schema alone; a Terraform with the provider itself doesn't know the variable.
+FROM_SCHEMA = {"AWS_SHIM_MODE": "schema"}
 
 
 @dataclass(frozen=True)
@@ -61,11 +63,11 @@ class Planner:
         self._pool.shutdown(cancel_futures=True)
 
     @contextmanager
-    def borrowed(self) -> Iterator[Workspace]:
+    def borrowed(self, stack: Stack) -> Iterator[Workspace]:
         """A workspace of one's own for the duration of the block."""
         workspace = self._idle.get()
         try:
-            yield workspace
+            yield replace(workspace, environment=FROM_SCHEMA) if stack.schema_only else workspace
         finally:
             self._idle.put(workspace)
 
@@ -79,16 +81,16 @@ class Planner:
         """The plan of a stack; TerraformError when Terraform refuses it."""
         return self.start(stack).result()
 
-    def refused(self, stack: Stack) -> tuple[str, ...]:
+    def refused(self, stack: Stack) -> Future[tuple[str, ...]]:
         """The diagnostics with which Terraform refuses a stack; an empty tuple when it doesn't."""
-        return self._pool.submit(self._refusal, stack).result()
+        return self._pool.submit(self._refusal, stack)
 
     def broken(self, stack: Stack, edits: tuple[Edit, ...]) -> Future[Plan]:
         """Plan a stack from a copy of the sources with some text changed."""
         return self._pool.submit(self._broken, stack, edits)
 
     def _refusal(self, stack: Stack) -> tuple[str, ...]:
-        with self.borrowed() as workspace:
+        with self.borrowed(stack) as workspace:
             done = workspace.run("plan", "-json", "-input=false", *self._arguments(workspace, stack))
         return done.errors
 
@@ -98,7 +100,7 @@ class Planner:
         if file.exists():
             kept = json.loads(file.read_text())
             return Planned(parse(kept["plan"], self._blocks), kept["seconds"], self._plan_file(stack, kept["plan"]))
-        with self.borrowed() as workspace:
+        with self.borrowed(stack) as workspace:
             done, raw = workspace.plan(*self._arguments(workspace, stack))
         done.checked(f"plan of {stack.name}")
         file.write_text(json.dumps({"seconds": done.seconds, "plan": raw}))
@@ -112,7 +114,7 @@ class Planner:
         return file
 
     def _broken(self, stack: Stack, edits: tuple[Edit, ...]) -> Plan:
-        with self.borrowed() as workspace, edited(workspace, edits):
+        with self.borrowed(stack) as workspace, edited(workspace, edits):
             done, raw = workspace.plan(*self._arguments(workspace, stack))
             if done.code != 0:
                 raise TerraformError(f"a broken copy must still plan, but: {refusal_text(done)}")

@@ -10,6 +10,7 @@ from mutations.registry import (
     FUNCTION,
     FUNCTION_RDS,
     INSTANCES,
+    PROVIDER_SIX,
     broken,
 )
 
@@ -24,7 +25,6 @@ MUTATIONS = (
         KEYS,
         "enable_key_rotation     = true\n  rotation_period_in_days = 365\n",
         "enable_key_rotation     = false\n",
-        short=True,
     ),
     broken(
         "keys for everything",
@@ -58,7 +58,6 @@ MUTATIONS = (
         RDS,
         '"rds.force_ssl"              = { value = "1"',
         '"rds.force_ssl"              = { value = "0"',
-        short=True,
     ),
     broken(
         "MySQL in the clear",
@@ -141,6 +140,46 @@ MUTATIONS = (
         "require_tls            = false",
     ),
     broken(
+        "a password behind the proxy",
+        "SEC-1.proxy_needs_no_password",
+        PROVIDER_SIX,
+        "database/proxy",
+        'proxy_secrets = var.proxy_login == "secret" ?',
+        'proxy_secrets = var.proxy_login == "iam" ?',
+    ),
+    broken(
+        "proxy without tokens",
+        "SEC-1.proxy_demands_tls",
+        PROVIDER_SIX,
+        "database/proxy",
+        'var.proxy_login == "iam" ? "IAM_AUTH" : null',
+        'var.proxy_login == "iam" ? "NONE" : null',
+    ),
+    broken(
+        "public name without forward secrecy",
+        "SEC-1.public_name_speaks_tls12",
+        PROVIDER_SIX,
+        "variables.tf",
+        '"SecurityPolicy_TLS13_1_2_PFS_PQ_2025_09")',
+        '"SecurityPolicy_TLS13_1_2_2021_06")',
+    ),
+    broken(
+        "public name under any name",
+        "SEC-1.public_name_speaks_tls12",
+        PROVIDER_SIX,
+        "apigateway/domain",
+        'local.enhanced ? "STRICT" : null',
+        'local.enhanced ? "BASIC" : null',
+    ),
+    broken(
+        "old TLS for the public name",
+        "SEC-1.public_name_speaks_tls12",
+        PRODUCTION,
+        "apigateway/domain",
+        "security_policy          = var.domain.tls_policy",
+        'security_policy          = "TLS_1_0"',
+    ),
+    broken(
         "policies known too late",
         "SEC-3.policies_are_known_at_plan_time",
         BARE,
@@ -155,7 +194,6 @@ MUTATIONS = (
         POLICIES,
         'Action   = ["s3:GetBucketAcl"]\n        Resource = "${local.arn}:s3:::${var.buckets.audit}"',
         'Action   = ["s3:*"]\n        Resource = "${local.arn}:s3:::${var.buckets.audit}"',
-        short=True,
     ),
     broken(
         "role for every secret",
@@ -252,7 +290,6 @@ MUTATIONS = (
         TRAIL,
         "is_multi_region_trail         = true",
         "is_multi_region_trail         = false",
-        short=True,
     ),
     broken(
         "trail unvalidated",
@@ -336,7 +373,6 @@ MUTATIONS = (
         "compute/main",
         'resource "aws_ebs_encryption_by_default" "this" {\n  for_each = local.ebs_defaults\n\n  enabled = true',
         'resource "aws_ebs_encryption_by_default" "this" {\n  for_each = local.ebs_defaults\n\n  enabled = false',
-        short=True,
     ),
     broken(
         "snapshots shared", "SEC-6.snapshots_are_not_shared", BARE, "compute/main", '"block-all-sharing"', '"unblocked"'

@@ -24,7 +24,6 @@ MUTATIONS = (
         CONTRACT,
         "    integrationTarget   = local.marks.target\n",
         "",
-        short=True,
     ),
     broken(
         "integration over the internet",
@@ -81,7 +80,6 @@ MUTATIONS = (
         MAIN,
         'binary_media_types = ["*/*"]',
         'binary_media_types = ["application/octet-stream"]',
-        short=True,
     ),
     broken(
         "large bodies blocked", "API-3.firewall_lets_batches_through", FARGATE, WAF, '"SizeRestrictions_BODY", ', ""
@@ -120,7 +118,6 @@ MUTATIONS = (
         STAGE,
         "rate_limit  = each.value.rate_per_second * 12 / 10",
         "rate_limit  = each.value.rate_per_second * 1",
-        short=True,
     ),
     broken(
         "stage without a rate",

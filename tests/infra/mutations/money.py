@@ -12,7 +12,6 @@ MUTATIONS = (
         BUDGET,
         '{ type = "FORECASTED", percent = 100 }',
         '{ type = "ACTUAL", percent = 100 }',
-        short=True,
     ),
     broken(
         "warnings to nobody",

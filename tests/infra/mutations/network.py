@@ -16,7 +16,6 @@ MUTATIONS = (
         "database/rds",
         "publicly_accessible    = false",
         "publicly_accessible    = true",
-        short=True,
     ),
     broken(
         "everybody comes in",
@@ -25,7 +24,6 @@ MUTATIONS = (
         GROUPS,
         REFERENCE,
         '  cidr_ipv4                    = "0.0.0.0/0"\n  description                  = "From ',
-        short=True,
     ),
     broken(
         "database open to the network",

@@ -43,7 +43,6 @@ MUTATIONS = (
         "ecs/main",
         "    image                  = var.image\n",
         '    image                  = "modelyard:latest"\n',
-        short=True,
     ),
     broken(
         "tasks replaced in place",
@@ -52,7 +51,6 @@ MUTATIONS = (
         SERVICE,
         "strategy             = var.release.strategy",
         'strategy             = "ROLLING"',
-        short=True,
     ),
     broken(
         "no bake",

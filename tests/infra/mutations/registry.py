@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from infraproof import combinations as stacks
 from infraproof.combinations import Stack, combination
 from infraproof.planner import Edit
 
@@ -14,18 +15,18 @@ FARGATE = combination("ecs-fargate", "postgres")
 INSTANCES = combination("ecs-ec2", "mysql")
 FUNCTION = combination("lambda", "dynamodb")
 FUNCTION_RDS = combination("lambda", "postgres")
+PROVIDER_SIX = stacks.PROVIDER_SIX[0]
 SERVERLESS = BARE.but("serverless", valkey="serverless")
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """One broken property; `check` is the identifier of the check that must fail, `short` puts it in the short form."""
+    """One broken property; `check` is the identifier of the check that must fail."""
 
     name: str
     check: str
     stack: Stack
     edits: tuple[Edit, ...]
-    short: bool = False
 
     @property
     def module(self) -> str:
@@ -39,8 +40,8 @@ class Mutation:
         return self.check.partition(".")[0]
 
 
-def broken(name: str, check: str, stack: Stack, place: str, old: str, new: str, *, short: bool = False) -> Mutation:
+def broken(name: str, check: str, stack: Stack, place: str, old: str, new: str) -> Mutation:
     """A mutation of one place; `place` is `module/file` below modules, or a root file."""
     file = f"modules/{place}" if "/" in place else place
     file += "" if "." in file else ".tf"
-    return Mutation(name, check, stack, (Edit(file, old, new),), short)
+    return Mutation(name, check, stack, (Edit(file, old, new),))

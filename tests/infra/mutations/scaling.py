@@ -12,7 +12,6 @@ MUTATIONS = (
         MAIN,
         '"ECSServiceAverageMemoryUtilization"',
         '"ECSServiceAverageCPUUtilization"',
-        short=True,
     ),
     broken(
         "warm environments fixed",
@@ -117,7 +116,6 @@ MUTATIONS = (
         "database/rds",
         "multi_az               = var.high_availability",
         "multi_az               = false",
-        short=True,
     ),
     broken(
         "one task",

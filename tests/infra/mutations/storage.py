@@ -14,7 +14,6 @@ MUTATIONS = (
         BUCKETS,
         "block_public_policy     = true",
         "block_public_policy     = false",
-        short=True,
     ),
     broken(
         "artifacts under AWS's key",
@@ -55,7 +54,6 @@ MUTATIONS = (
         BUCKETS,
         '    status = "Enabled"\n  }\n}\n\nresource "aws_s3_bucket_object_lock',
         '    status = "Suspended"\n  }\n}\n\nresource "aws_s3_bucket_object_lock',
-        short=True,
     ),
     broken("models rewritten", "STORE-2.versions_cannot_be_rewritten", BARE, BUCKETS, "    artifacts = 30\n", ""),
     broken(
@@ -121,7 +119,6 @@ MUTATIONS = (
         "cloudwatch/computed",
         'metric = "PredictionsLogged"',
         'metric = "PredictionsAnswered"',
-        short=True,
     ),
     broken(
         "spool unseen",
@@ -213,7 +210,6 @@ MUTATIONS = (
         RDS,
         "backup_retention_period   = 35",
         "backup_retention_period   = 7",
-        short=True,
     ),
     broken(
         "no final snapshot",
