@@ -92,6 +92,13 @@ def test_self_signed(server: RunningServer, key: str) -> None:
         connect(server.port, ssl.create_default_context())
 
 
+def test_predict_on_the_folder(server: RunningServer, key: str, tmp_path: Path) -> None:
+    """`modelyard predict` finds the server of a folder, and trusts the certificate that it made for itself."""
+    np.save(tmp_path / "rows.npy", ROWS)
+    done = command("predict", "cancer", tmp_path / "rows.npy", "--data", server.data, "--key", key, "--json")
+    assert done.returncode == 0, done.stderr
+
+
 ROWS = trained.cancer().rows[:7]
 
 

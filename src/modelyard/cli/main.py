@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "keys": ("modelyard.cli.keys", "Issue, list and revoke API keys."),
     "predict": ("modelyard.cli.predict", "Predict rows from a JSON, CSV or NPY file."),
     "predictions": ("modelyard.cli.predictions", "Read the prediction log."),
+    "doctor": ("modelyard.cli.doctor", "Look at machine, folder and settings, with remedies."),
 }
 """Module and one-line help of each command, in the order of the help."""
 

@@ -70,6 +70,8 @@ def _server(data: Path | None, server: str | None) -> str:
             "server_not_running", f"No server runs on the data folder `{folder.path}`.", field="--server",
             expected="a running server, or --server URL",
         )  # fmt: skip
+    if running.get("certificate"):  # whoever reads the folder trusts what its server made for itself
+        os.environ["SSL_CERT_FILE"] = running["certificate"]
     return str(running["url"])
 
 

@@ -52,7 +52,7 @@ def show_start(settings: Settings, threads: Threads, started: Started) -> None:
     """The effective settings with secrets starred, the machine as seen, and the first administrator's key."""
     table = Table(title="Effective settings", title_justify="left", show_header=False, box=None, pad_edge=False)
     for name, value in flat(settings.model_dump(mode="json")):
-        table.add_row(f"[dim]{name}[/]", str(value))
+        table.add_row(f"[dim]{name}[/]", "unset" if value in (None, "", []) else str(value))
     console.print(table)
     quota = "none" if threads.quota_cores is None else f"{threads.quota_cores:g}"
     console.print(f"\n[bold]Machine[/]  cores {threads.cores} · cgroup quota {quota} · workers {settings.workers}")

@@ -28,7 +28,7 @@ def print_json(value: Any) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
     """A table, or the sentence `empty`. Texts are shown as they are: no markup of theirs is obeyed."""
     shown = [[cell(value) for value in row] for row in rows]
-    console = _console()
+    console = standard_output()
     if not shown:
         console.print(Text(empty, style="dim"))
         return
@@ -46,15 +46,15 @@ def print_facts(facts: Mapping[str, Any]) -> None:
     for name, value in facts.items():
         if value not in (None, "", [], {}, ()):
             table.add_row(Text(name, style="bold"), Text(cell(value)))
-    _console().print(table)
+    standard_output().print(table)
 
 
 def say(sentence: str) -> None:
     """One line for people, on standard output."""
-    _console().print(Text(sentence), soft_wrap=True)
+    standard_output().print(Text(sentence), soft_wrap=True)
 
 
-def _console() -> Console:
+def standard_output() -> Console:
     """Standard output: as wide as the terminal, wide enough for a whole row where it is none."""
     console = Console()
     return console if console.is_terminal else Console(width=PIPE_COLUMNS)

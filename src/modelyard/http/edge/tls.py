@@ -133,6 +133,11 @@ class TlsKeeper:
         self._names = own_names(settings.host) if settings.tls == "self-signed" and settings.tls_cert is None else ()
         self._now = now
 
+    @property
+    def made(self) -> Path | None:
+        """The self-signed certificate; None where there is none."""
+        return self.files.certificate if self.files is not None and self._names else None
+
     def start(self) -> Certificate | None:
         """Makes the self-signed one if need be, and checks; None without TLS. SettingsError."""
         if self.files is None:
