@@ -23,9 +23,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "keys": ("modelyard.cli.keys", "Issue, list and revoke API keys."),
     "predict": ("modelyard.cli.predict", "Predict rows from a JSON, CSV or NPY file."),
     "predictions": ("modelyard.cli.predictions", "Read the prediction log."),
+    "audit": ("modelyard.cli.audit", "Read and check the log of changes."),
     "doctor": ("modelyard.cli.doctor", "Look at machine, folder and settings, with remedies."),
 }
 """Module and one-line help of each command, in the order of the help."""
+EXITS = "Exit codes: 0 done, 1 refused, 2 usage, 3 not found, 4 key, 5 conflict, 6 not now, 130 interrupted."
+COMPLETION = ("install_completion", "show_completion")
 
 
 class LazyCommands(TyperGroup):
@@ -48,6 +51,14 @@ class LazyCommands(TyperGroup):
             return get_command(stand_in)
         return _command(import_module(module), cmd_name)
 
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """What the shell offers for a command's first letters, without importing any command."""
+        self._listing = True
+        try:
+            return super().shell_complete(ctx, incomplete)
+        finally:
+            self._listing = False
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Writes the help without importing any command."""
         self._listing = True
@@ -63,9 +74,19 @@ def _command(module: Any, name: str) -> Any:
     if found is None:
         found = typer.Typer()
         found.command()(getattr(module, f"{name}_command"))
-    command = get_command(found)
+    command: Any = get_command(found)
     command.name = name
+    # The whole program's, at its root alone.
+    command.params = [each for each in command.params if each.name not in COMPLETION]
+    _tell_exits(command)
     return command
+
+
+def _tell_exits(command: Any) -> None:
+    """Every command's help ends with what its exit code means."""
+    command.epilog = command.epilog or EXITS
+    for inner in getattr(command, "commands", {}).values():
+        _tell_exits(inner)
 
 
 def _nothing() -> None:
@@ -75,12 +96,11 @@ def _nothing() -> None:
 app = typer.Typer(
     cls=LazyCommands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="From a trained model file to an audited production API.\n\nStart with `modelyard demo`.",
-    epilog="Exit codes: 0 done, 1 refused, 2 usage, 3 not found, 4 key, 5 conflict, 6 not now, 130 interrupted.",
+    epilog=EXITS,
 )
 
 
