@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 import orjson
 import typer
 
 from modelyard.cli.backends import backend
+from modelyard.cli.terminal.files import written
 from modelyard.cli.terminal.options import (
     AsJson,
     Client,
@@ -148,7 +146,7 @@ def export(
     wanted = filters(model, version, client, endpoint, status, since, until)
     with backend(data, server, key) as work:
         total = work.count_predictions(wanted) if out is not None else None
-        with _written(out) as file, progress("Exporting", total, quiet=as_json or out is None) as done:
+        with written(out) as file, progress("Exporting", total, quiet=as_json or out is None) as done:
             for piece in work.export_predictions(wanted, form):
                 file.write(piece)
                 done(piece.count(b"\n"))
@@ -156,21 +154,3 @@ def export(
         print_json({"out": str(out), "format": form, "size_bytes": out.stat().st_size})
     elif out is not None:
         say(f"Exported to {out}.")
-
-
-@contextmanager
-def _written(out: Path | None) -> Iterator[BinaryIO]:
-    """Standard output, or a file beside `out` that takes its name at the end."""
-    if out is None:
-        yield sys.stdout.buffer
-        sys.stdout.flush()
-        return
-    partial = out.with_name(f".{out.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-        partial.replace(out)
-    except OSError as error:
-        raise CommandError("file_unreadable", f"`{out}` cannot be written: {error.strerror}.", field="--out") from None
-    finally:
-        partial.unlink(missing_ok=True)

@@ -63,6 +63,18 @@ class Backend(Protocol):
     def export_predictions(self, filters: Mapping[str, str], form: str) -> Iterator[bytes]:
         """All that match, as bytes in pieces."""
 
+    def audit(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> Json:
+        """One page of the audit log: `events`, `next_cursor`."""
+
+    def audit_head(self) -> Json | None:
+        """Its last event's `sequence` and `hash`, None without any."""
+
+    def verify_audit(self, kept: Json | None) -> Json:
+        """The check of its chain, and of a head that was `kept`: `sound`, `checked`, `head`, `problems`."""
+
+    def export_audit(self, filters: Mapping[str, str]) -> Iterator[bytes]:
+        """All events that match, as JSON Lines in pieces."""
+
     def close(self) -> None:
         """Gives everything back."""
 

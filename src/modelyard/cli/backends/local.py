@@ -10,12 +10,14 @@ import structlog
 
 from modelyard.app.folder import DataFolder
 from modelyard.app.services import open_services
+from modelyard.audit.chain import Head
 from modelyard.auth.scopes import parse_duration, parse_rate
 from modelyard.cli.backends import Json, Progress
 from modelyard.core.errors import ConflictError
 from modelyard.core.settings import load_settings
 from modelyard.http.forms.asking import check_name, record_filter, traffic_weights
 from modelyard.http.forms.export import export_lines
+from modelyard.http.forms.trail import audit_filter, export_events, head_view, verification_view
 from modelyard.http.forms.views import (
     endpoint_view,
     issued_view,
@@ -134,6 +136,24 @@ class LocalBackend:
         """All that match."""
         self._drain()
         return export_lines(self._services.log, record_filter(filters, self._now()), form)
+
+    def audit(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> Json:
+        """One page of the audit log."""
+        page = self._services.audit.page(audit_filter(filters, self._now()), limit, cursor)
+        return {"events": [event.view() for event in page.events], "next_cursor": page.cursor}
+
+    def audit_head(self) -> Json | None:
+        """Its last event."""
+        return head_view(self._services.audit.head())
+
+    def verify_audit(self, kept: Json | None) -> Json:
+        """The check of its chain."""
+        heads = () if kept is None else (Head(kept["sequence"], kept["hash"]),)
+        return verification_view(self._services.audit.verify(heads))
+
+    def export_audit(self, filters: Mapping[str, str]) -> Iterator[bytes]:
+        """All events that match."""
+        return export_events(self._services.audit, audit_filter(filters, self._now()))
 
     def close(self) -> None:
         """Closes the stores."""

@@ -21,6 +21,7 @@ CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 30.0
 PUBLISH_TIMEOUT_S = 600.0
 """A publish is answered when its check has run, which `models.publish_timeout_s` bounds on the server."""
+VERIFY_TIMEOUT_S = 600.0
 PIECE_BYTES = 256 * 1024
 OVERRIDES = "modelyard.json"
 
@@ -140,6 +141,25 @@ class RemoteBackend:
         """All that match, as they come."""
         answer = self.ask("GET", "/v1/predictions/export", query={**filters, "format": form}, stream=True)
         return self._pieces(answer)
+
+    def audit(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> Json:
+        """One page of the audit log."""
+        query = {**filters, "limit": str(limit), **({"cursor": cursor} if cursor else {})}
+        return self._json("GET", "/v1/audit", query=query)
+
+    def audit_head(self) -> Json | None:
+        """Its last event."""
+        found: Json | None = self._json("GET", "/v1/audit/head")["head"]
+        return found
+
+    def verify_audit(self, kept: Json | None) -> Json:
+        """The check of its chain, which takes as long as the log is long."""
+        answer = self.ask("GET", "/v1/audit/verify", query=kept, timeout_s=VERIFY_TIMEOUT_S)
+        return _parsed(answer.data)
+
+    def export_audit(self, filters: Mapping[str, str]) -> Iterator[bytes]:
+        """All events that match, as they come."""
+        return self._pieces(self.ask("GET", "/v1/audit/export", query=filters, stream=True))
 
     def close(self) -> None:
         """Closes the connections."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
@@ -66,6 +68,25 @@ def read_npy(body: bytes, name: str) -> Array:
     except (ValueError, EOFError, OSError) as error:
         raise _unreadable(name, f"it is not an NPY file of numbers: {error}") from None
     return array
+
+
+@contextmanager
+def written(out: Path | None) -> Iterator[BinaryIO]:
+    """Standard output, or a file beside `out` that takes its name at the end;
+    CommandError("file_unreadable")."""
+    if out is None:
+        yield sys.stdout.buffer
+        sys.stdout.flush()
+        return
+    partial = out.with_name(f".{out.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+        partial.replace(out)
+    except OSError as error:
+        raise CommandError("file_unreadable", f"`{out}` cannot be written: {error.strerror}.", field="--out") from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _value(text: str) -> Any:

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
-import orjson
 
-from modelyard.audit.chain import Verification
+from modelyard.audit.chain import Head, Verification
 from modelyard.audit.event import canonical
 from modelyard.audit.ports import AuditFilter, AuditLog
 from modelyard.audit.vocabulary import AuditAction
@@ -38,6 +37,11 @@ def audit_filter(asked: Mapping[str, str | None], now: float) -> AuditFilter:
     return AuditFilter(**values)
 
 
+def head_view(head: Head | None) -> Json | None:
+    """A head as JSON."""
+    return None if head is None else {"sequence": head.sequence, "hash": head.hash}
+
+
 def verification_view(found: Verification) -> Json:
     """The verdict as JSON."""
     view: Json = msgspec.to_builtins(found)
@@ -48,14 +52,6 @@ def export_events(log: AuditLog, wanted: AuditFilter) -> Iterator[bytes]:
     """All events that match, one canonical JSON object a line; one piece of bytes a chunk."""
     for events in log.export(wanted, EXPORT_CHUNK):
         yield b"".join(canonical(event.view()) + b"\n" for event in events)
-
-
-def read_heads(text: bytes) -> list[Json]:
-    """The heads in a kept file, one JSON object with `sequence` and `hash` a line; ValueError."""
-    heads = [orjson.loads(line) for line in text.splitlines() if line.strip()]
-    if not heads or not all(isinstance(head.get("hash"), str) and type(head.get("sequence")) is int for head in heads):
-        raise ValueError("it holds no head")
-    return heads
 
 
 def _action(text: str) -> str:

@@ -9,10 +9,12 @@ from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
+from modelyard.audit.chain import Head
 from modelyard.audit.ports import AuditFilter
 from modelyard.auth.scopes import Scope
+from modelyard.core.errors import InvalidRequestError
 from modelyard.http.forms.asking import DEFAULT_PAGE, MAX_PAGE
-from modelyard.http.forms.trail import audit_filter, export_events, verification_view
+from modelyard.http.forms.trail import audit_filter, export_events, head_view, verification_view
 from modelyard.http.resource.answers import Answer, ListAnswer
 from modelyard.http.resource.paging import page_answer
 from modelyard.http.routes.asked import Asked
@@ -40,6 +42,22 @@ class AuditPageQuery(AuditQuery):
 
     limit: int = Field(DEFAULT_PAGE, ge=1, le=MAX_PAGE, description="Most events of the page.")
     cursor: str | None = Field(None, max_length=512, description="From the page before.")
+
+
+class KeptQuery(Asked):
+    """A head that the caller kept, if any: both or none."""
+
+    sequence: int | None = Field(None, ge=1, le=2**53, description="Its `sequence`.")
+    hash: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="Its `hash`.")
+
+    def heads(self) -> tuple[Head, ...]:
+        """The head; InvalidRequestError("field_missing") for a half one."""
+        if self.sequence is not None and self.hash is not None:
+            return (Head(self.sequence, self.hash),)
+        if self.sequence is None and self.hash is None:
+            return ()
+        field = "hash" if self.hash is None else "sequence"
+        raise InvalidRequestError("field_missing", f"A kept head has a `{field}` too.", field=field)
 
 
 class EventAnswer(Answer):
@@ -108,10 +126,11 @@ def list_events(
 
 @routes.get("/v1/audit/verify", VerificationAnswer)
 @scope(Scope.AUDIT)
-def verify_chain(services: Wired, caller: Caller) -> Response:
-    """Checks every event of the log, and the kept head. Reads the whole log: about 25 seconds for a million events."""
+def verify_chain(services: Wired, caller: Caller, asked: Annotated[KeptQuery, Query()]) -> Response:
+    """Checks every event of the log, its head file, and a head that you kept. It reads the whole log, so its time grows
+    with it; `modelyard audit verify` on the data folder does the same beside the server."""
     require_every_model(caller)
-    return JsonResponse(verification_view(services.audit.verify()))
+    return JsonResponse(verification_view(services.audit.verify(asked.heads())))
 
 
 @routes.get("/v1/audit/head", HeadNowAnswer)
@@ -119,8 +138,7 @@ def verify_chain(services: Wired, caller: Caller) -> Response:
 def show_head(services: Wired, caller: Caller) -> Response:
     """The last event's sequence and hash: keep it elsewhere, and nobody can cut the log before it unnoticed."""
     require_every_model(caller)
-    head = services.audit.head()
-    return JsonResponse({"head": None if head is None else {"sequence": head.sequence, "hash": head.hash}})
+    return JsonResponse({"head": head_view(services.audit.head())})
 
 
 @routes.get("/v1/audit/export", media=("application/jsonl",))
