@@ -23,12 +23,21 @@ from modelyard.cli.main import app as command_line
 from modelyard.core import events
 from modelyard.core.errors import FAMILIES, ModelyardError
 from modelyard.core.settings import MIB, Settings
+from modelyard.core.types import Surface
 from modelyard.http.errors import NEVER_OVER_HTTP, status_of
 from modelyard.http.management import TABLES
-from modelyard.http.wire import PREDICT_ROUTES
+from modelyard.http.wire import PREDICT_ROUTES, predict_target
 
 FOLDER = Path(__file__).parent / "reference"
 NOTE = "<!-- Written by docs/generate.py; change the code, not this page. -->"
+FORMS: Mapping[Surface, str] = {
+    Surface.OIP: "Open Inference Protocol, JSON or binary",
+    Surface.PREDICTIONS: "Items with named features",
+    Surface.TFSERVING: "TensorFlow Serving, rows (`instances`) or columns (`inputs`)",
+    Surface.INVOCATIONS: "MLflow and SageMaker: data frames, `instances`, `inputs`, CSV, NumPy arrays; "
+    "the model by `x-modelyard-model`, `X-Amzn-SageMaker-Target-Model` or `?model=`",
+}
+"""What a predict route takes."""
 SIGNS: Mapping[type, str] = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
 
 
@@ -148,7 +157,8 @@ def routes() -> str:
 
 
 def _form(path: str) -> str:
-    form = "Open Inference Protocol, JSON or binary" if path.startswith("/v2") else "Items with named features"
+    target = predict_target(path.replace("{", "").replace("}", ""))
+    form = "" if target is None else FORMS[target.surface]
     return f"{form}{'; this version, whatever the traffic says' if '{version}' in path else ''}."
 
 

@@ -29,6 +29,8 @@ from modelyard.testing import StubModel, servable
 GOOD = {
     Surface.OIP: '{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}]}',
     Surface.PREDICTIONS: '{"items":[{"a":1,"b":2}]}',
+    Surface.TFSERVING: '{"instances":[[1,2]]}',
+    Surface.INVOCATIONS: '{"dataframe_split":{"columns":["a","b"],"data":[[1,2]]}}',
 }
 VARYING = ("x-request-id", "x-prediction-id", "date", "ratelimit-remaining", "ratelimit-reset", "connection")
 
@@ -56,6 +58,14 @@ def oip(name: str = "x", shape: str = "[1,2]", datatype: str = "FP32", data: str
 
 OIP = (Surface.OIP,)
 ROWS = (Surface.PREDICTIONS,)
+SCORING = (Surface.TFSERVING, Surface.INVOCATIONS)
+INVOCATIONS = (Surface.INVOCATIONS,)
+
+
+def scoring(body: str, **others: str) -> dict[Surface, str | bytes]:
+    """The body for both scoring surfaces; `oip` and `rows` for the other two."""
+    named = {Surface.OIP: others.get("oip", body), Surface.PREDICTIONS: others.get("rows", body)}
+    return {**named, **dict.fromkeys(SCORING, body)}
 
 
 def full_journal(worker: HttpWorker) -> Callable[[], None]:
@@ -216,27 +226,67 @@ CASES: dict[str, list[Case]] = {
     ],
     "json_invalid": [Case(body=b"{"), Case(body=b""), Case(body=b"\xff\xfe")],
     "json_too_deep": [
-        Case(body={Surface.OIP: oip(data=DEEP), Surface.PREDICTIONS: '{"items":%s}' % DEEP}),
+        Case(body=scoring('{"inputs":%s}' % DEEP, oip=oip(data=DEEP), rows='{"items":%s}' % DEEP)),
     ],
     "json_too_many_values": [
-        Case(body={Surface.OIP: oip(data=f"[{'1,' * 3000}1]"), Surface.PREDICTIONS: '{"items":[%s1]}' % ("1," * 3000)})
+        Case(
+            body=scoring(
+                '{"inputs":[%s1]}' % ("1," * 3000),
+                oip=oip(data=f"[{'1,' * 3000}1]"),
+                rows='{"items":[%s1]}' % ("1," * 3000),
+            )
+        ),
+        Case(body="1,2\n" * 3000, headers=("content-type: text/csv",), surfaces=INVOCATIONS),
     ],
     "json_duplicate_key": [
-        Case(body={Surface.OIP: '{"inputs":[],"inputs":[]}', Surface.PREDICTIONS: '{"items":[],"items":[]}'})
+        Case(body=scoring('{"inputs":[],"inputs":[]}', rows='{"items":[],"items":[]}')),
+        Case(body='{"dataframe_split":{"columns":["a","a"],"data":[[1,2]]}}', surfaces=INVOCATIONS),
     ],
-    "field_missing": [Case(body=b"{}")],
-    "field_type": [Case(body={Surface.OIP: '{"inputs":3}', Surface.PREDICTIONS: '{"items":3}'})],
-    "field_unknown": [Case(body='{"items":[{"a":1,"b":2}],"more":1}', surfaces=ROWS)],
+    "field_missing": [
+        Case(body=b"{}"),
+        Case(body='{"dataframe_records":[{"a":1}]}', surfaces=INVOCATIONS),
+        Case(headers=("x-modelyard-model:",), surfaces=INVOCATIONS),
+    ],
+    "field_type": [Case(body=scoring('{"inputs":3}', rows='{"items":3}')), Case(body=b"[]", surfaces=SCORING)],
+    "field_unknown": [
+        Case(body='{"items":[{"a":1,"b":2}],"more":1}', surfaces=ROWS),
+        Case(body='{"instances":[[1,2]],"more":1}', surfaces=SCORING),
+        Case(body='{"instances":[{"a":1,"b":2,"c":3}]}', surfaces=SCORING),
+    ],
     "input_missing": [Case(body='{"inputs":[]}', surfaces=OIP)],
     "input_unknown": [Case(body=oip(name="q"), surfaces=OIP)],
     "input_duplicate": [Case(body=oip()[:-2] + "," + oip()[11:], surfaces=OIP)],
     "shape_invalid": [Case(body=oip(shape="[-1,2]"), surfaces=OIP)],
-    "shape_mismatch": [Case(body=oip(shape="[1,3]", data="[1,2,3]"), surfaces=OIP)],
+    "shape_mismatch": [
+        Case(body=oip(shape="[1,3]", data="[1,2,3]"), surfaces=OIP),
+        Case(body='{"inputs":[[1,2,3]]}', surfaces=SCORING),
+        Case(body="1,2,3", headers=("content-type: text/csv",), surfaces=INVOCATIONS),
+    ],
     "datatype_unknown": [Case(body=oip(datatype="FLOAT"), surfaces=OIP)],
     "datatype_mismatch": [Case(body=oip(datatype="INT32"), surfaces=OIP)],
-    "element_count_mismatch": [Case(body=oip(data="[1,2,3]"), surfaces=OIP)],
-    "value_invalid": [Case(body=oip(data='[1,"NaN"]'), surfaces=OIP)],
-    "value_out_of_range": [Case(body=oip(data="[1,1e60]"), surfaces=OIP)],
+    "element_count_mismatch": [
+        Case(body=oip(data="[1,2,3]"), surfaces=OIP),
+        Case(body='{"instances":[[1,2],[1]]}', surfaces=SCORING),
+        Case(body="1,2\n1", headers=("content-type: text/csv",), surfaces=INVOCATIONS),
+    ],
+    "value_invalid": [
+        Case(body=oip(data='[1,"NaN"]'), surfaces=OIP),
+        Case(body='{"instances":[[1,"NaN"]]}', surfaces=SCORING),
+        Case(body="a,b\n1,NaN", headers=("content-type: text/csv",), surfaces=INVOCATIONS),
+    ],
+    "value_out_of_range": [
+        Case(body=oip(data="[1,1e60]"), surfaces=OIP),
+        Case(body='{"inputs":[[1,1e60]]}', surfaces=SCORING),
+    ],
+    "csv_invalid": [
+        Case(body='1,"2', headers=("content-type: text/csv",), surfaces=INVOCATIONS),
+        Case(body=b"1,\xff", headers=("content-type: text/csv",), surfaces=INVOCATIONS),
+    ],
+    "npy_invalid": [Case(body=b"no array", headers=("content-type: application/x-npy",), surfaces=INVOCATIONS)],
+    "content_type_unsupported": [
+        Case(headers=("content-type: application/xml",), surfaces=INVOCATIONS),
+        Case(headers=("content-type: application/json; charset=latin-1",), surfaces=INVOCATIONS),
+    ],
     "output_unknown": [Case(body=oip(rest=',"outputs":[{"name":"q"}]'), surfaces=OIP)],
     "output_duplicate": [Case(body=oip(rest=',"outputs":[{"name":"y"},{"name":"y"}]'), surfaces=OIP)],
     "binary_size_mismatch": [
@@ -251,8 +301,17 @@ CASES: dict[str, list[Case]] = {
         Case(headers=("inference-header-content-length: 9999",), surfaces=OIP),
         Case(headers=("inference-header-content-length: x",), surfaces=OIP),
     ],
-    "parameter_invalid": [Case(body=oip(rest=',"parameters":{"binary_data_output":"yes"}'), surfaces=OIP)],
-    "batch_empty": [Case(body='{"items":[]}', surfaces=ROWS)],
+    "parameter_invalid": [
+        Case(body=oip(rest=',"parameters":{"binary_data_output":"yes"}'), surfaces=OIP),
+        Case(body='{"signature_name":"other","instances":[[1,2]]}', surfaces=(Surface.TFSERVING,)),
+        Case(body='{"params":{"a":1},"instances":[[1,2]]}', surfaces=INVOCATIONS),
+        Case(body='{"inputs":[[1,2]],"instances":[[1,2]]}', surfaces=SCORING),
+    ],
+    "batch_empty": [
+        Case(body='{"items":[]}', surfaces=ROWS),
+        Case(body='{"instances":[]}', surfaces=SCORING),
+        Case(body="a,b", headers=("content-type: text/csv",), surfaces=INVOCATIONS),
+    ],
     "too_many_items": [Case(body='{"items":[%s]}' % ",".join(['{"a":1,"b":2}'] * 101), surfaces=ROWS)],
 }
 
@@ -274,7 +333,6 @@ NOT_FROM_A_PREDICT_ROUTE = {
     "client_exists": "management (tests/unit/http_routes)",
     "edit_conflict": "management (tests/unit/http_routes)",
     "etag_stale": "management (tests/unit/http_routes)",
-    "content_type_unsupported": "predict routes read any content type (interoperability trap 1)",
 }
 
 
@@ -342,21 +400,34 @@ def close_callers() -> Iterator[None]:
     Caller.close_all()
 
 
+def surface_of(route: str) -> Surface:
+    target = predict_target(route.replace("{", "").replace("}", ""))
+    assert target is not None
+    return target.surface
+
+
+def headers_of(route: str, case: Case, model: str) -> tuple[str, ...]:
+    """The case's header fields, and the model's name where the path has none."""
+    if "{model}" in route or any(header.startswith("x-modelyard-model") for header in case.headers):
+        return case.headers
+    return (f"x-modelyard-model: {model}", *case.headers)
+
+
 def ask(worker: HttpWorker, route: str, case: Case, twin: bool) -> Reply:
     """One request of the case, natively or with a target that only the twin takes."""
     # The twin's target is longer by two; a bound that tells lengths would tell the difference.
     model = case.model[:-2] if twin and len(case.model) > 100 else case.model
     target = route.replace("{model}", model).replace("{version}", case.version)
     if twin:
-        target = target.replace("/models/", "/mod%65ls/")
-    surface = Surface.OIP if route.startswith("/v2") else Surface.PREDICTIONS
+        target = target.replace("/models/", "/mod%65ls/").replace("/invocations", "/invocation%73")
+    surface = surface_of(route)
     body = case.body.get(surface) if isinstance(case.body, dict) else case.body
     data = request(
         target,
         GOOD[surface] if body is None else body,
         key=worker.keys.get(case.key, case.key) if case.key else None,
         method=case.method,
-        headers=case.headers,
+        headers=headers_of(route, case, model),
         length=case.length,
     )
     caller = Caller(worker.port, worker.client_tls)
@@ -386,9 +457,9 @@ PARAMETERS = [
     for code, cases in CASES.items()
     for n, case in enumerate(cases)
     for route in PREDICT_ROUTES
-    if (target := predict_target(route.replace("{", "").replace("}", "")))
-    and target.surface in case.surfaces
-    and not (code in ("version_not_found", "model_not_ready") and target.version is None)
+    if surface_of(route) in case.surfaces
+    and not (code in ("version_not_found", "model_not_ready") and "{version}" not in route)
+    and not (code == "url_too_long" and "{model}" not in route)
 ]
 
 

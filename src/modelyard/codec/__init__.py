@@ -10,7 +10,14 @@ from collections.abc import Mapping
 
 from modelyard.codec.oip import OipCodec
 from modelyard.codec.rows import PredictionsCodec
+from modelyard.codec.scoring.invocations import InvocationsCodec
+from modelyard.codec.scoring.tfserving import TfServingCodec
 from modelyard.core.types import Surface, SurfaceCodec
 
-CODECS: Mapping[Surface, SurfaceCodec] = {Surface.OIP: OipCodec(), Surface.PREDICTIONS: PredictionsCodec()}
+CODECS: Mapping[Surface, SurfaceCodec] = {
+    Surface.OIP: OipCodec(),
+    Surface.PREDICTIONS: PredictionsCodec(),
+    Surface.TFSERVING: TfServingCodec(),
+    Surface.INVOCATIONS: InvocationsCodec(),
+}
 """The codec of each surface."""

@@ -13,6 +13,7 @@ Numbers of a JSON body are taken as they stand there: no tensor is built, and no
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -22,6 +23,10 @@ import orjson
 from modelyard.codec.oip import OipCodec
 from modelyard.codec.oip_request import MAX_SUBJECT_BYTES
 from modelyard.codec.rows import PredictionsCodec
+from modelyard.codec.scoring.answers import named_outputs
+from modelyard.codec.scoring.invocations import invocations_parts
+from modelyard.codec.scoring.parts import Part, to_request
+from modelyard.codec.scoring.tfserving import tfserving_parts
 from modelyard.codec.signature_plan import SignaturePlan, plan_of
 from modelyard.codec.tensors import as_text, from_bytes
 from modelyard.core.errors import InternalError, ModelyardError
@@ -32,6 +37,8 @@ _UNBOUNDED = CodecBounds(max_json_depth=2**31, max_json_values=2**31, max_items=
 _NOTHING = Redaction({})
 _OIP = OipCodec()
 _PREDICTIONS = PredictionsCodec()
+_SCORING = {Surface.TFSERVING: tfserving_parts, Surface.INVOCATIONS: invocations_parts}
+_ANSWERS = frozenset(("outputs", "results", "predictions"))
 
 
 def decode_for_log(
@@ -78,11 +85,14 @@ def _decode(
 ) -> tuple[Any, Any]:
     head = answer.body if answer.header_length is None else answer.body[: answer.header_length]
     answered = orjson.loads(head)
-    if "error" in answered and "outputs" not in answered and "results" not in answered:
+    if "error" in answered and _ANSWERS.isdisjoint(answered):
         return _refused_inputs(surface, raw, signature, hidden), _error(answered, hidden)
     if surface is Surface.PREDICTIONS:
         items = orjson.loads(raw.body)["items"]
         return _items(items, signature, hidden), _results(answered["results"], signature, hidden)
+    if surface in _SCORING:
+        parts = _SCORING[surface](raw, signature, _UNBOUNDED)
+        return _scoring_inputs(parts, hidden), _scoring_outputs(answered, signature, hidden)
     return _oip_inputs(raw, signature, hidden), _oip_outputs(answered, answer, hidden)
 
 
@@ -92,6 +102,10 @@ def _refused_inputs(surface: Surface, raw: RawRequest, signature: Signature, hid
         if surface is Surface.PREDICTIONS:
             _PREDICTIONS.decode(raw, signature, _UNBOUNDED)
             return _items(orjson.loads(raw.body)["items"], signature, hidden)
+        if surface in _SCORING:
+            parts = _SCORING[surface](raw, signature, _UNBOUNDED)
+            to_request(parts, plan_of(signature))
+            return _scoring_inputs(parts, hidden)
         return _tensors(_OIP.decode(raw, signature, _UNBOUNDED).inputs, signature, hidden)
     except (ModelyardError, ValueError):
         return None
@@ -207,6 +221,34 @@ def _oip_outputs(answered: dict[str, Any], answer: EncodedAnswer, hidden: Redact
         name = item["name"]
         outputs[name] = hidden.shown(name, value, item["datatype"]) if name in hidden else value
     return _present(outputs.items())
+
+
+def _scoring_inputs(parts: Sequence[Part], hidden: Redaction) -> dict[str, Any]:
+    return _present((part.spec.name, _named(_nested(part), len(part.shape), part.spec, hidden)) for part in parts)
+
+
+def _nested(part: Part) -> Any:
+    if isinstance(part.values, np.ndarray):
+        return plain(part.values)
+    return nest(_texts(part.values) if part.spec.datatype == "BYTES" else part.values, part.shape)
+
+
+def _scoring_outputs(answered: dict[str, Any], signature: Signature, hidden: Redaction) -> dict[str, Any]:
+    specs = plan_of(signature).outputs
+    outputs = {name: _unwrapped(value) for name, value in named_outputs(answered, signature).items()}
+    return _present(
+        (name, hidden.shown(name, value, specs[name].datatype) if name in hidden else value)
+        for name, value in outputs.items()
+    )
+
+
+def _unwrapped(value: Any) -> Any:
+    """Output values with base64 as the log writes it: text, or `{"base64": "…"}`."""
+    if isinstance(value, list):
+        return [_unwrapped(element) for element in value]
+    if isinstance(value, dict) and value.keys() == {"b64"}:
+        return as_text(base64.b64decode(value["b64"]))
+    return value
 
 
 def _items(items: Any, signature: Signature, hidden: Redaction) -> Any:

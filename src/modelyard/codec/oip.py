@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
+import warnings
 from typing import Any, NoReturn
 
 import numpy as np
@@ -39,6 +40,9 @@ _MAX_EXTRA_BYTES = 4096
 _MIN_QUICK_DEPTH = 8
 _SAFE_SQUARES = 1e76  # the sum of squares below which no value can exceed FP32's range (3.4e38), rounding included
 _KNOWN_KEYS = frozenset(("inputs", "id", "outputs", "parameters"))
+
+# A sum of squares that overflows is the answer "too large", not an accident; numpy.errstate would cost microseconds.
+warnings.filterwarnings("ignore", "overflow encountered in dot", RuntimeWarning, r"modelyard\.codec\.oip")
 
 
 class OipCodec:

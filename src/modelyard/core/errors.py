@@ -16,7 +16,7 @@ ModelyardError
 │                                                 output_unknown output_duplicate binary_size_mismatch
 │                                                 header_length_invalid batch_empty too_many_items name_invalid
 │                                                 parameter_invalid traffic_invalid rate_invalid decompression_failed
-│                                                 cursor_invalid http_invalid
+│                                                 cursor_invalid http_invalid csv_invalid npy_invalid
 ├── TooLargeError         the request is too big  body_too_large decompressed_too_large headers_too_large
 │                                                 url_too_long too_many_chunks
 ├── MediaTypeError        in a form not spoken    encoding_unsupported content_type_unsupported
@@ -116,7 +116,7 @@ class InvalidRequestError(ModelyardError):
         "field_unknown input_missing input_unknown input_duplicate shape_invalid shape_mismatch datatype_unknown "
         "datatype_mismatch element_count_mismatch value_invalid value_out_of_range output_unknown output_duplicate "
         "binary_size_mismatch header_length_invalid batch_empty too_many_items name_invalid parameter_invalid "
-        "traffic_invalid rate_invalid decompression_failed cursor_invalid http_invalid"
+        "traffic_invalid rate_invalid decompression_failed cursor_invalid http_invalid csv_invalid npy_invalid"
     )
 
 

@@ -54,6 +54,9 @@ class HttpSettings(Section):
     keep_alive_s: float = Field(75, gt=0, description="How long an idle connection stays open.")
     drain_delay_s: float = Field(2, ge=0, description="Serving goes on this long after readiness went false.")
     ready_when_empty: bool = Field(False, description="Whether a server without any model calls itself ready.")
+    default_endpoint: str | None = Field(
+        None, description="Endpoint of `/invocations` where the request names none; if unset, the only one there is."
+    )
     tls: Literal["off", "self-signed"] = Field(
         "off", description="`self-signed`: TLS with a certificate made at the start, for a proxy that checks none."
     )

@@ -43,6 +43,8 @@ class Surface(StrEnum):
 
     OIP = "oip"
     PREDICTIONS = "predictions"
+    TFSERVING = "tfserving"
+    INVOCATIONS = "invocations"
 
 
 class TensorSpec(msgspec.Struct, frozen=True):
@@ -65,10 +67,12 @@ class Signature(msgspec.Struct, frozen=True):
 
 
 class OutputRequest(msgspec.Struct, frozen=True):
-    """One output that a caller asked for; `binary` None means: as the request's default says."""
+    """One output that a caller asked for; `binary` None means: as the request's default says. `classes` above 0 asks
+    for that many classes with the highest scores instead of the output itself (Triton's classification extension)."""
 
     name: str
     binary: bool | None = None
+    classes: int = 0
 
 
 class ItemError(msgspec.Struct, frozen=True):
@@ -85,6 +89,7 @@ class DecodedRequest(msgspec.Struct, frozen=True):
     `rows` is the shared first dimension of all inputs, or 0 where they have none in common (then never batched).
     `outputs` empty means all. `binary` is the request's default for output encoding. `client_id` is the caller's
     own id, echoed. `items` has one entry per item of a predictions request: the row it became, or its error.
+    `columnar`: the request came in columns and is answered so (TensorFlow Serving).
     """
 
     inputs: dict[str, Array]
@@ -95,6 +100,7 @@ class DecodedRequest(msgspec.Struct, frozen=True):
     raw_binary: bool = False
     items: tuple[int | ItemError, ...] = ()
     subject: str | None = None
+    columnar: bool = False
 
 
 class RawRequest(msgspec.Struct, frozen=True):

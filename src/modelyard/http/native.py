@@ -68,7 +68,15 @@ class NativeCycle:
         self.header_length = get(b"inference-header-content-length")
         self.accept_encoding = get(b"accept-encoding")
         self.caller_request_id = get(b"x-request-id")
+        if not self.model and self.error is None:
+            self._find_model(fields)
         return get(b"content-length")
+
+    def _find_model(self, fields: dict[bytes, bytes]) -> None:
+        try:
+            self.model = self.protocol.shared.invoked(fields, b"", self.key)
+        except ModelyardError as error:
+            self.error = error
 
     @property
     def gone(self) -> bool:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from typing import Any
 
 from uvicorn.server import ServerState
 
 from modelyard.core.call import Answer, ErrorRenderer
-from modelyard.core.errors import ModelyardError
+from modelyard.core.errors import InvalidRequestError, ModelyardError
 from modelyard.core.settings import HttpSettings
 from modelyard.http.edge.proxied import Proxies, native_targets
+from modelyard.http.wire import invoked_model
 from modelyard.predict import REQUEST_ID, Predictor
 
 
@@ -39,6 +40,16 @@ class Shared:
         date = formatdate(usegmt=True).encode("ascii")
         self.date = b"date: " + date + b"\r\n"
         self.state.default_headers = [(b"date", date)]
+
+    def invoked(self, fields: Mapping[bytes, bytes], query: bytes, key: bytes | None) -> str:
+        """The model of a request to `/invocations` (wire.invoked_model); refused only after its key was checked."""
+        endpoints = self.predictor.table.endpoints
+        only = next(iter(endpoints)) if len(endpoints) == 1 else None
+        try:
+            return invoked_model(fields, query, self.settings.default_endpoint or only)
+        except InvalidRequestError:
+            self.predictor.authenticate(key)
+            raise
 
     def refusal(self, error: ModelyardError, caller_request_id: bytes | None) -> Answer:
         """The answer to what never reached the spine."""

@@ -134,6 +134,8 @@ class Door:
         if scope["method"] != "POST":
             raise MethodError("method_not_allowed", f"`{scope['method']}` is not possible here.", expected=["POST"])
         key = presented_key(headers)
+        if not target.model:
+            target = Target(target.surface, self._shared.invoked(dict(headers), scope["query_string"], key), None)
         check_names(target)
         length = dict(headers).get(b"content-length")
         if length is not None and int(length) > self._settings.max_body_bytes:

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -19,18 +20,23 @@ Headers = Iterable[tuple[bytes, bytes]]
 _PREDICT = (
     (Surface.OIP, re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")),
     (Surface.PREDICTIONS, re.compile(r"/v1/models/([^/]+)(?:/versions/([^/]+))?/predictions")),
+    (Surface.TFSERVING, re.compile(r"/v1/models/([^/]+)(?:/versions/([^/]+))?:predict")),
 )
+_INVOCATIONS = "/invocations"
 PREDICT_ROUTES = (
     "/v2/models/{model}/infer",
     "/v2/models/{model}/versions/{version}/infer",
     "/v1/models/{model}/predictions",
     "/v1/models/{model}/versions/{version}/predictions",
+    "/v1/models/{model}:predict",
+    "/v1/models/{model}/versions/{version}:predict",
+    _INVOCATIONS,
 )
 """Every predict route, as the reference page and the twin test list them."""
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What a predict request's path asks for."""
+    """What a predict request's path asks for; `model` is empty where the path does not say it (`/invocations`)."""
 
     surface: Surface
     model: str
@@ -43,13 +49,13 @@ def predict_target(path: str) -> Target | None:
         match = pattern.fullmatch(path)
         if match:
             return Target(surface, match[1], match[2])
-    return None
+    return Target(Surface.INVOCATIONS, "", None) if path == _INVOCATIONS else None
 
 
 def check_names(target: Target) -> None:
     """Raises InvalidRequestError("name_invalid") for names that no model or version can have."""
     for field, name in (("model", target.model), ("version", target.version)):
-        if name is not None and not (NAME.fullmatch(name) and ".." not in name):
+        if name and not (NAME.fullmatch(name) and ".." not in name):
             raise InvalidRequestError(
                 "name_invalid",
                 f"`{name[:80]}` cannot be the name of a {field}.",
@@ -57,6 +63,28 @@ def check_names(target: Target) -> None:
                 expected="1 to 128 letters, digits, `.`, `_`, `-`, a letter or digit at both ends",
                 got=name[:200],
             )
+
+
+def invoked_model(fields: Mapping[bytes, bytes], query: bytes, fallback: str | None) -> str:
+    """The endpoint that a request to `/invocations` is for: `x-modelyard-model`, else SageMaker's
+    `X-Amzn-SageMaker-Target-Model` (there a file's name: `.tar.gz` is left out), else the query's `model`, else
+    `fallback`. Raises InvalidRequestError("field_missing") where nothing says it, and "name_invalid"."""
+    named = fields.get(b"x-modelyard-model", b"")
+    if not named:
+        named = fields.get(b"x-amzn-sagemaker-target-model", b"").removesuffix(b".tar.gz")
+    if not named and query:
+        named = dict(parse_qsl(query)).get(b"model", b"")
+    model = named.decode("latin-1").strip() or fallback
+    if model is None:
+        raise InvalidRequestError(
+            "field_missing",
+            "Say which model: there is more than one here, and `http.default_endpoint` is not set.",
+            field="x-modelyard-model",
+            expected="an endpoint's name in the header `x-modelyard-model`, or in the query: `/invocations?model=…`",
+            got=None,
+        )
+    check_names(Target(Surface.INVOCATIONS, model, None))
+    return model
 
 
 class TargetCache:
@@ -75,7 +103,7 @@ class TargetCache:
         except KeyError:
             pass
         target = None
-        if len(url) <= 600 and re.fullmatch(rb"/[A-Za-z0-9._/-]+", url):
+        if len(url) <= 600 and re.fullmatch(rb"/[A-Za-z0-9._:/-]+", url):
             target = predict_target(url.decode("ascii"))
             if target is not None:
                 try:

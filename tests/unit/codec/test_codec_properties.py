@@ -162,6 +162,7 @@ LOOSE = st.recursive(
 )
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in dot:RuntimeWarning:modelyard.codec.oip")
 @settings(max_examples=300, deadline=None)
 @given(
     st.sampled_from(NUMERIC),
