@@ -28,7 +28,7 @@ $(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
 demo: $(VENV)/.demo ## Two models, one server, every claim checked on real data (under a minute)
 	@$(BIN)/modelyard demo
 
-SYSTEM_PACKAGES := wrk strace curl
+SYSTEM_PACKAGES := wrk strace curl nodejs
 system:
 	@missing=""; for p in $(SYSTEM_PACKAGES); do command -v $$p >/dev/null || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then \
