@@ -30,30 +30,55 @@ def encode_answer(request: DecodedRequest, outputs: Tensors, context: AnswerCont
     return _mixed_answer(opening, _choices(request, plan, binary), outputs)
 
 
-def _choices(request: DecodedRequest, plan: SignaturePlan, binary: bool) -> list[tuple[OutputPlan, bool]]:
+_Choice = tuple[OutputPlan, bool, int]
+"""An output, whether it goes in binary, how many classes of it were asked for."""
+
+
+def _choices(request: DecodedRequest, plan: SignaturePlan, binary: bool) -> list[_Choice]:
     if not request.outputs:
-        return [(output, binary) for output in plan.all_outputs]
+        return [(output, binary, 0) for output in plan.all_outputs]
     return [
-        (plan.outputs[wanted.name], binary if wanted.binary is None else wanted.binary) for wanted in request.outputs
+        (plan.outputs[wanted.name], binary if wanted.binary is None else wanted.binary, wanted.classes)
+        for wanted in request.outputs
     ]
 
 
-def _mixed_answer(opening: bytes, choices: list[tuple[OutputPlan, bool]], outputs: Tensors) -> EncodedAnswer:
+def _mixed_answer(opening: bytes, choices: list[_Choice], outputs: Tensors) -> EncodedAnswer:
     written: list[bytes] = []
     blobs: list[bytes] = []
-    for output, binary in choices:
-        if not binary:
+    for output, binary, classes in choices:
+        if not binary and not classes:
             written.append(_json_output(output, outputs))
             continue
         array = _array_of(output, outputs)
-        blob = to_bytes(array, output.datatype)
+        opened, datatype = output.opening, output.datatype
+        if classes:
+            array, opened, datatype = _top_classes(output, array, classes), output.opening_of_classes, "BYTES"
+        shape = opened + orjson.dumps(array.shape)
+        if not binary:
+            written.append(b'%b,"data":%b}' % (shape, orjson.dumps(array.ravel().tolist())))
+            continue
+        blob = to_bytes(array, datatype)
         blobs.append(blob)
-        parameters = b',"parameters":{"binary_data_size":%d}}' % len(blob)
-        written.append(output.opening + orjson.dumps(array.shape) + parameters)
+        written.append(b'%b,"parameters":{"binary_data_size":%d}}' % (shape, len(blob)))
     head = opening + b",".join(written) + b"]}"
-    if not any(binary for _, binary in choices):
+    if not any(binary for _, binary, _ in choices):
         return EncodedAnswer(head)
     return EncodedAnswer(head + b"".join(blobs), len(head))
+
+
+def _top_classes(output: OutputPlan, array: Array, most: int) -> Array:
+    """The `most` highest scores of each row as `value:index:label`, highest first (Triton's classification extension,
+    docs/protocol/extension_classification.md); without a label `value:index`."""
+    rows = array.reshape(len(array), -1) if output.batched and array.ndim else array.reshape(1, -1)
+    order = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :most]
+    labels = output.labels
+    texts = np.empty(order.shape, dtype=np.object_)
+    for at, index in np.ndenumerate(order):
+        value = rows[at[0], index]
+        text = f"{value:f}" if rows.dtype.kind == "f" else str(int(value))
+        texts[at] = f"{text}:{index}:{labels[index]}" if index < len(labels) else f"{text}:{index}"
+    return texts if output.batched else texts[0]
 
 
 def _json_output(output: OutputPlan, outputs: Tensors) -> bytes:

@@ -255,7 +255,20 @@ def _read_output(item: Any, field: str, plan: SignaturePlan) -> OutputRequest:
     if type(name) is not str:
         _wrong_type(f"{field}.name", "a string", name, example)
     parameters = read_object(item.get("parameters"), f"{field}.parameters")
-    return OutputRequest(name, read_flag(parameters, "binary_data", f"{field}.parameters.binary_data"))
+    binary = read_flag(parameters, "binary_data", f"{field}.parameters.binary_data")
+    return OutputRequest(name, binary, _read_classes(parameters.get("classification"), name, field, plan))
+
+
+def _read_classes(classes: Any, name: str, field: str, plan: SignaturePlan) -> int:
+    """How many classes of an output are asked for (Triton's classification extension); 0 for the output itself."""
+    if classes is None:
+        return 0
+    place = f"{field}.parameters.classification"
+    if type(classes) is not int or classes < 0:
+        _bad_parameter(place, "a whole number of classes", classes, 3)
+    if classes and name in plan.outputs and plan.outputs[name].datatype == "BYTES":
+        _bad_parameter(place, "left out: the output holds no scores", classes, None)
+    return classes
 
 
 def _bad_output(code: str, message: str, index: int, expected: Any, got: str) -> NoReturn:
@@ -267,7 +280,11 @@ def check_fp16(outputs: tuple[OutputRequest, ...], binary: bool, plan: Signature
     if not plan.fp16_outputs:
         return
     for request in outputs or tuple(OutputRequest(name) for name in plan.outputs):
-        if request.name in plan.fp16_outputs and not (binary if request.binary is None else request.binary):
+        if (
+            request.name in plan.fp16_outputs
+            and not request.classes
+            and not (binary if request.binary is None else request.binary)
+        ):
             raise InvalidRequestError(
                 "datatype_mismatch",
                 f"Output {printable(request.name)} is FP16, which cannot travel as JSON; ask for binary data.",

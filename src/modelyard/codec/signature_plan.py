@@ -14,15 +14,22 @@ _MAX_CACHED = 256
 
 
 class OutputPlan:
-    """The constant bytes of one output in an answer of the Open Inference Protocol."""
+    """The constant bytes of one output in an answer of the Open Inference Protocol, and what else it is asked for."""
 
-    __slots__ = ("datatype", "dtype", "name", "opening")
+    __slots__ = ("batched", "datatype", "dtype", "labels", "name", "opening", "opening_of_classes")
 
     def __init__(self, spec: TensorSpec) -> None:
         self.name = spec.name
         self.datatype = spec.datatype
         self.dtype = DATATYPES[spec.datatype]
-        self.opening = b'{"name":' + orjson.dumps(spec.name) + b',"datatype":"' + spec.datatype.encode() + b'","shape":'
+        self.labels = spec.labels
+        self.batched = spec.shape[:1] == (-1,)
+        self.opening = _opening(spec.name, spec.datatype)
+        self.opening_of_classes = _opening(spec.name, "BYTES")
+
+
+def _opening(name: str, datatype: str) -> bytes:
+    return b'{"name":' + orjson.dumps(name) + b',"datatype":"' + datatype.encode() + b'","shape":'
 
 
 class SinglePlan:
