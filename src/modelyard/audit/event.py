@@ -153,4 +153,4 @@ def _number(value: float) -> int | str:
 
 
 def _name(name: Any) -> str:
-    return str(name)[:MAX_TEXT_CHARS].encode("ascii", "backslashreplace").decode()
+    return recorded_text(str(name), MAX_TEXT_CHARS).encode("ascii", "backslashreplace").decode()
