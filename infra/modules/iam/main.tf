@@ -31,12 +31,8 @@ locals {
   )
   managed_roles = { backup = "backup", restore = "backup", config = "config" }
 
-  # Who signs in to the database by token; analysts and the proxy to the instance itself, the service to what is in front.
+  # Who signs in to the database by token; only analysts under another name than the service's own.
   database_logins = toset(concat(["task", "function", "analytics"], var.proxy_login == "iam" ? ["rds_proxy"] : []))
-  login_as = {
-    analytics = "${var.database_resource_id}/${var.names.analytics_user}"
-    rds_proxy = "${var.database_resource_id}/${var.names.database_user}"
-  }
 }
 
 resource "aws_iam_role" "this" {
@@ -69,7 +65,8 @@ resource "aws_iam_role_policy" "this" {
   policy = jsonencode({ Version = "2012-10-17", Statement = each.value })
 }
 
-# Signing in to the database needs the identifier that RDS gives it, the one thing here that isn't known at plan time.
+# Signing in to the database needs the identifier that RDS gives it, the one thing here that isn't known at plan time: the
+# service signs in to what is in front (a proxy, if there is one), analysts and the proxy itself to the instance.
 resource "aws_iam_role_policy" "database_login" {
   for_each = local.rds ? setintersection(local.purposes, local.database_logins) : toset([])
 
@@ -81,7 +78,7 @@ resource "aws_iam_role_policy" "database_login" {
       Sid      = "SignIn"
       Effect   = "Allow"
       Action   = "rds-db:connect"
-      Resource = "${local.arn}:rds-db:${local.own}:dbuser:${lookup(local.login_as, each.key, "${var.login_resource_id}/${var.names.database_user}")}"
+      Resource = "${local.arn}:rds-db:${local.own}:dbuser:${contains(["analytics", "rds_proxy"], each.key) ? var.database_resource_id : var.login_resource_id}/${each.key == "analytics" ? var.names.analytics_user : var.names.database_user}"
     }]
   })
 }
