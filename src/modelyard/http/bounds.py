@@ -14,7 +14,7 @@ def head_bound(settings: HttpSettings) -> int:
 def head_error(
     settings: HttpSettings, url: bytes, headers: list[tuple[bytes, bytes]], head_bytes: int
 ) -> ModelyardError | None:
-    """What is too large in a complete head; `head_bytes` is at least its size."""
+    """What is wrong with a complete head as a whole; `head_bytes` is at least its size."""
     if len(url) > settings.max_url_bytes:
         return TooLargeError(
             "url_too_long",
@@ -27,6 +27,11 @@ def head_error(
         return headers_too_large(settings)
     if head_bytes > settings.max_header_bytes and sum(len(n) + len(v) for n, v in headers) > settings.max_header_bytes:
         return headers_too_large(settings)
+    for name, value in headers:
+        # A coding that we do not undo, before `chunked`: the parser frames the body by `chunked` alone, another reader
+        # may not (RFC 9112, 6.1 and 11.2).
+        if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+            return not_http()
     return None
 
 
