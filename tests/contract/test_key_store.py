@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from modelyard.core.errors import InternalError, NotFoundError, UnavailableError
+from modelyard.auth.ports import ClientBounds
+from modelyard.auth.scopes import Rate
+from modelyard.core.errors import ConflictError, InternalError, NotFoundError, UnavailableError
 from modelyard.core.settings import LimitsSettings, Settings
 from modelyard.storage.sql.open import open_stores
 from modelyard.storage.stores import Stores
@@ -181,3 +183,107 @@ def test_an_interrupted_revocation_leaves_the_key_alive(data: Path, sweep: Calla
     stores.keys.add(key(stores.keys.ensure_client("a", None, None, None).id))
     stores.close()
     assert sweep(lambda stores: stores.keys.revoke("k1", 5.0), lambda stores: stores.keys.snapshot()) >= 4
+
+
+def test_bounds_of_a_client_are_set_kept_and_taken_away(stores: Stores) -> None:
+    """Quota, concurrency and models: unset keeps, None takes away, and every change moves the version."""
+    first = stores.keys.ensure_client("a", None, None, None, ClientBounds(10, 2, ("tree*",)))
+    assert (first.quota_per_day, first.concurrency, first.models) == (10, 2, ("tree*",))
+    before = stores.keys.version()
+    assert stores.keys.ensure_client("a", None, None, None) == first
+    assert stores.keys.version() == before
+    changed = stores.keys.ensure_client("a", None, None, None, ClientBounds(quota_per_day=None))
+    assert (changed.quota_per_day, changed.concurrency, changed.models) == (None, 2, ("tree*",))
+    assert stores.keys.snapshot().clients == (changed,)
+    assert stores.keys.version() > before
+    new = stores.keys.ensure_client("b", None, None, None)
+    assert (new.quota_per_day, new.concurrency, new.models) == (None, None, ("*",))
+
+
+def test_a_replaced_key_ends_when_it_was_told_to(stores: Stores) -> None:
+    """The successor is stored, the old key expires at the given time, or earlier if it would have anyway."""
+    client = stores.keys.ensure_client("a", None, None, None)
+    stores.keys.add(key(client.id, "k1", created_at=0.0))
+    stores.keys.add(key(client.id, "k2", created_at=10.0, replaces="k1"), 60.0)
+    stores.keys.add(key(client.id, "k3", created_at=20.0, replaces="k2", expires_at=25.0), 90.0)
+    stores.keys.add(key(client.id, "k4", created_at=21.0, replaces="k3"), 90.0)
+    found = {found.id: (found.replaces, found.expires_at) for found in stores.keys.snapshot().keys}
+    assert found == {"k1": (None, 60.0), "k2": ("k1", 90.0), "k3": ("k2", 25.0), "k4": ("k3", None)}
+
+
+@pytest.mark.parametrize("state", ["revoked", "expired", "replaced", "gone"])
+def test_only_an_active_key_is_replaced_and_once(stores: Stores, state: str) -> None:
+    """A key that is revoked, expired, replaced by an active key or unknown: refused, nothing changes. Once the
+    successor is revoked there may be another."""
+    client = stores.keys.ensure_client("a", None, None, None)
+    stores.keys.add(key(client.id, "k1", expires_at=50.0 if state == "expired" else None))
+    if state == "revoked":
+        stores.keys.revoke("k1", 5.0)
+    if state == "replaced":
+        stores.keys.add(key(client.id, "k2", created_at=10.0, replaces="k1"), 1000.0)
+    before = stores.keys.snapshot()
+    replaces = "nobody" if state == "gone" else "k1"
+    with pytest.raises(NotFoundError if state == "gone" else ConflictError) as caught:
+        stores.keys.add(key(client.id, "k3", created_at=100.0, replaces=replaces), 200.0)
+    assert caught.value.code == ("key_not_found" if state == "gone" else "key_not_active")
+    assert stores.keys.snapshot() == before
+    if state == "replaced":
+        stores.keys.revoke("k2", 101.0)
+        stores.keys.add(key(client.id, "k3", created_at=102.0, replaces="k1"), 200.0)
+
+
+def test_an_update_changes_key_and_client_together(stores: Stores) -> None:
+    """Models of the key, rate and bounds of its client, slot and secret untouched; unknown keys are not found."""
+    client = stores.keys.ensure_client("a", None, None, None)
+    stores.keys.add(key(client.id))
+    before = stores.keys.version()
+    changed = stores.keys.update("k1", models=("oak",), rate=Rate(5, 60.0, 5), bounds=ClientBounds(concurrency=3))
+    snapshot = stores.keys.snapshot()
+    assert snapshot.keys == (changed,)
+    assert changed.models == ("oak",)
+    (owner,) = snapshot.clients
+    assert (owner.slot, owner.rate_count, owner.rate_period_s, owner.burst, owner.concurrency) == (0, 5, 60.0, 5, 3)
+    assert snapshot.version > before
+    assert stores.keys.update("k1") == changed
+    assert stores.keys.version() == snapshot.version
+    with pytest.raises(NotFoundError):
+        stores.keys.update("nope", models=("x",))
+
+
+def test_many_keys_end_at_once(stores: Stores) -> None:
+    """One change, one version; keys that had ended keep their time, unknown ids are passed over."""
+    client = stores.keys.ensure_client("a", None, None, None)
+    for number in range(3):
+        stores.keys.add(key(client.id, f"k{number}"))
+    stores.keys.revoke("k0", 1.0)
+    before = stores.keys.version()
+    ended = stores.keys.revoke_all(["k0", "k1", "k2", "k2", "nope"], 5.0)
+    assert [(found.id, found.revoked_at) for found in ended] == [("k1", 5.0), ("k2", 5.0)]
+    assert stores.keys.version() == before + 1
+    assert [found.revoked_at for found in stores.keys.snapshot().keys] == [1.0, 5.0, 5.0]
+    assert stores.keys.revoke_all(["k1"], 9.0) == ()
+    assert stores.keys.version() == before + 1
+
+
+def test_an_interrupted_rotation_leaves_the_old_key_alone(data: Path, sweep: Callable[..., int]) -> None:
+    """A process that fails or dies at any statement: both the successor and the old key's end are there, or neither."""
+    stores = open_stores(Settings(), data)
+    client = stores.keys.ensure_client("a", None, None, None)
+    stores.keys.add(key(client.id))
+    stores.close()
+
+    def rotate(stores: Stores) -> None:
+        stores.keys.add(key(client.id, "k2", created_at=9.0, replaces="k1"), 60.0)
+
+    assert sweep(rotate, lambda stores: stores.keys.snapshot()) >= 4
+
+
+def test_an_interrupted_bulk_revocation_ends_none(data: Path, sweep: Callable[..., int]) -> None:
+    """All of the keys are revoked, or none."""
+    stores = open_stores(Settings(), data)
+    client = stores.keys.ensure_client("a", None, None, None)
+    for number in range(3):
+        stores.keys.add(key(client.id, f"k{number}"))
+    stores.close()
+    ids = [f"k{number}" for number in range(3)]
+    assert sweep(lambda stores: stores.keys.revoke_all(ids, 5.0), lambda stores: stores.keys.snapshot()) >= 6

@@ -331,6 +331,10 @@ NOT_FROM_A_PREDICT_ROUTE = {
     "version_exists": "management (tests/unit/http_routes)",
     "data_folder_in_use": "ends the start (tests/journey)",
     "client_exists": "management (tests/unit/http_routes)",
+    "key_not_active": "management (tests/unit/http_routes)",
+    "quota_exhausted": "counted in the memory that workers share (tests/unit/limits, tests/faults/test_quota_exact.py)",
+    "concurrency_exceeded": "a worker's share of a client's permits (tests/unit/limits)",
+    "too_many_attempts": "by address (tests/unit/limits, tests/security/test_wrong_keys.py)",
     "edit_conflict": "management (tests/unit/http_routes)",
     "etag_stale": "management (tests/unit/http_routes)",
 }

@@ -23,7 +23,7 @@ PUBLIC = {
     *(("GET", f"/docs/{name}") for name in ("start.js", "swagger-ui-bundle.js", "swagger-ui.css")),
 }
 """What anybody may ask; a longer list is a decision, not an accident."""
-FILTERED = {("GET", "/v1/models"), ("GET", "/v1/endpoints")}
+FILTERED = {("GET", "/v1/models"), ("GET", "/v1/endpoints"), ("GET", "/v1/me")}
 """Lists that show a bound key what it may see: 200, without the others."""
 HIDDEN = {("GET", "/v1/predictions/{id}")}
 """What a bound key may not see does not exist for it: 404, as for an id that nobody gave."""

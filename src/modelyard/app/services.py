@@ -39,6 +39,7 @@ def open_services(settings: Settings) -> Services:
         clock=clock,
         keys=KeyIssuer(stores.keys, clock),
         key_store=stores.keys,
+        usage=stores.usage,
         endpoints=stores.endpoints,
         registry=stores.registry,
         artifacts=stores.artifacts,

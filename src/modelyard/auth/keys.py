@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from pydantic import SecretStr
 
-from modelyard.auth.ports import Client, Key, KeySnapshot, KeyStore
+from modelyard.auth.ports import KEEP, Client, ClientBounds, Key, KeySnapshot, KeyStore
 from modelyard.auth.scopes import Rate, Scope, parse_scopes
 from modelyard.core.clock import Clock
-from modelyard.core.errors import AuthenticationError, InvalidRequestError
+from modelyard.core.errors import AuthenticationError, InvalidRequestError, NotFoundError
 from modelyard.core.types import NAME
 
 Randomness = Callable[[int], bytes]
@@ -28,6 +29,8 @@ Randomness = Callable[[int], bytes]
 
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ID_DIGITS, SECRET_DIGITS, CHECKSUM_DIGITS = 12, 43, 6
+OVERLAP_S = 86_400.0
+"""How long a key lives on beside the one that replaces it, unless the caller says otherwise."""
 MIN_GIVEN_CHARS = 32
 """A key that an operator brings along must have at least so many characters."""
 
@@ -81,7 +84,7 @@ def parse_key(presented: bytes | str) -> str:
 
 
 class KeyIssuer:
-    """Issues, lists and revokes keys in a store."""
+    """Issues, lists, changes, rotates and revokes keys in a store."""
 
     def __init__(self, store: KeyStore, clock: Clock, randomness: Randomness = secrets.token_bytes) -> None:
         self._store = store
@@ -95,12 +98,13 @@ class KeyIssuer:
         scopes: Sequence[str] = (Scope.PREDICT,),
         models: Sequence[str] = ("*",),
         rate: Rate | None = None,
+        bounds: ClientBounds = KEEP,
         expires_in_s: float | None = None,
     ) -> IssuedKey:
-        """A new key for `client` (made if new). `rate` None keeps the client's; InvalidRequestError names what is
-        wrong: name_invalid, parameter_invalid."""
+        """A new key for `client` (made if new). `rate` None and what is UNSET of `bounds` keep the client's;
+        InvalidRequestError names what is wrong: name_invalid, parameter_invalid."""
         made = new_key(self._randomness)
-        return self._add(made, client, scopes, models, rate, expires_in_s)
+        return self._add(made, client, scopes, models, rate, expires_in_s, bounds)
 
     def adopt(self, text: str, client: str, *, scopes: Sequence[str], models: Sequence[str] = ("*",)) -> Key:
         """Stores a key that the operator chose (`auth.admin_key`), by its hash; does nothing if it is there.
@@ -124,9 +128,45 @@ class KeyIssuer:
         key_id = _base62(int.from_bytes(hashlib.sha256(digest).digest()) % 62**ID_DIGITS, ID_DIGITS)
         return self._add(NewKey(text, key_id, digest), client, scopes, models, None, None).key
 
+    def rotate(self, key_id: str, overlap_s: float = OVERLAP_S) -> IssuedKey:
+        """A new key in place of this one: for the same client, scopes, models and length of life. The old one expires
+        after `overlap_s`, or earlier if it would have. NotFoundError, ConflictError("key_not_active")."""
+        snapshot = self._store.snapshot()
+        old = find_key(snapshot, key_id)
+        made, now = new_key(self._randomness), self._clock.now()
+        key = msgspec.structs.replace(
+            old,
+            id=made.id,
+            secret_hash=made.hash,
+            created_at=now,
+            expires_at=None if old.expires_at is None else now + (old.expires_at - old.created_at),
+            revoked_at=None,
+            replaces=old.id,
+        )
+        self._store.add(key, now + overlap_s)
+        owner = next(client for client in snapshot.clients if client.id == old.client_id)
+        return IssuedKey(SecretStr(made.text), key, owner)
+
+    def update(
+        self,
+        key_id: str,
+        *,
+        models: Sequence[str] | UnsetType = UNSET,
+        rate: Rate | None = None,
+        bounds: ClientBounds = KEEP,
+    ) -> Key:
+        """Changes a key's models and its client's rate and bounds, together; workers follow within a second.
+        NotFoundError, InvalidRequestError("parameter_invalid")."""
+        patterns = UNSET if isinstance(models, UnsetType) else check_patterns(models)
+        return self._store.update(key_id, models=patterns, rate=rate, bounds=check_bounds(bounds))
+
     def revoke(self, key_id: str) -> Key:
         """Ends a key now; workers follow within a second. A second call changes nothing. NotFoundError."""
         return self._store.revoke(key_id, self._clock.now())
+
+    def revoke_all(self, key_ids: Sequence[str]) -> tuple[Key, ...]:
+        """Ends these keys now, all in one change; those that it ended."""
+        return self._store.revoke_all(key_ids, self._clock.now())
 
     def list(self) -> KeySnapshot:
         """All clients and keys, without any secret."""
@@ -140,15 +180,18 @@ class KeyIssuer:
         models: Sequence[str],
         rate: Rate | None,
         expires_in_s: float | None,
+        bounds: ClientBounds = KEEP,
     ) -> IssuedKey:
         names, patterns = parse_scopes(scopes), check_patterns(models)
         _check_client(client)
+        check_bounds(bounds)
         now = self._clock.now()
         owner = self._store.ensure_client(
             client,
             rate.count if rate else None,
             rate.period_s if rate else None,
             rate.burst if rate else None,
+            bounds,
         )
         key = Key(
             id=made.id,
@@ -161,6 +204,21 @@ class KeyIssuer:
         )
         self._store.add(key)
         return IssuedKey(SecretStr(made.text), key, owner)
+
+
+def find_key(snapshot: KeySnapshot, key_id: str) -> Key:
+    """The key of this id; NotFoundError("key_not_found")."""
+    for key in snapshot.keys:
+        if key.id == key_id:
+            return key
+    raise NotFoundError("key_not_found", f"There is no key `{key_id[:128]}`.", field="key", got=key_id[:128])
+
+
+def check_bounds(bounds: ClientBounds) -> ClientBounds:
+    """The bounds, if the client's model patterns can match; InvalidRequestError("parameter_invalid")."""
+    if not isinstance(bounds.models, UnsetType):
+        check_patterns(bounds.models)
+    return bounds
 
 
 def check_patterns(patterns: Sequence[str]) -> tuple[str, ...]:

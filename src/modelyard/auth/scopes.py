@@ -11,9 +11,15 @@ from modelyard.core.errors import InvalidRequestError
 
 MAX_RATE_COUNT = 1_000_000_000
 MAX_PERIOD_S = 86_400.0 * 31
+MAX_QUOTA = 10**10
+"""Largest daily quota; the shared table counts to 2^40."""
+MAX_CONCURRENCY = 1_000_000
+NO_BOUND = "none"
+"""How a caller takes a bound away."""
 
 _UNITS: Mapping[str, float] = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _RATE = re.compile(r"([1-9][0-9]{0,9})/([1-9][0-9]{0,5})?([smhd])")
+_QUOTA = re.compile(r"([1-9][0-9]{0,10})(?:/(?:d|day))?")
 _DURATION = re.compile(r"([1-9][0-9]{0,7})([smhdw])")
 
 
@@ -70,12 +76,53 @@ def parse_rate(text: str) -> Rate:
     )
 
 
+def parse_quota(text: str) -> int | None:
+    """`10000/day` (or `10000/d`, `10000`) as predictions per UTC day, None for `none`;
+    InvalidRequestError("rate_invalid")."""
+    text = text.strip()
+    if text == NO_BOUND:
+        return None
+    match = _QUOTA.fullmatch(text)
+    if match is not None and int(match[1]) <= MAX_QUOTA:
+        return int(match[1])
+    raise InvalidRequestError(
+        "rate_invalid",
+        f"`{text[:40]}` is not a daily quota.",
+        field="quota",
+        expected=f"count/day, 1 to {MAX_QUOTA}, or `{NO_BOUND}`",
+        got=text[:40],
+        example="10000/day",
+    )
+
+
+def parse_concurrency(text: str) -> int | None:
+    """A whole number of predictions at the same time, None for `none`; InvalidRequestError("parameter_invalid")."""
+    text = text.strip()
+    if text == NO_BOUND:
+        return None
+    if re.fullmatch(r"[0-9]{1,7}", text):
+        return check_concurrency(int(text))
+    raise _wrong_concurrency(text[:40])
+
+
+def check_concurrency(count: int) -> int:
+    """The count, if it can be a client's concurrency; InvalidRequestError("parameter_invalid")."""
+    if 1 <= count <= MAX_CONCURRENCY:
+        return count
+    raise _wrong_concurrency(str(count)[:40])
+
+
 def parse_duration(text: str, field: str = "expires") -> float:
     """`90s`, `15m`, `12h`, `30d`, `2w` in seconds; InvalidRequestError("parameter_invalid") that names `field`."""
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise _wrong(field, f"`{text[:40]}` is not a duration.", "a number and s, m, h, d or w", text[:40], "30d")
     return int(match[1]) * _UNITS[match[2]]
+
+
+def _wrong_concurrency(got: str) -> InvalidRequestError:
+    expected = f"1 to {MAX_CONCURRENCY}, or `{NO_BOUND}`"
+    return _wrong("concurrency", f"`{got}` is not a number of predictions at the same time.", expected, got, "16")
 
 
 def _wrong(field: str, message: str, expected: str, got: str, example: str) -> InvalidRequestError:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from modelyard.auth.keys import parse_key
-from modelyard.auth.ports import Client, Key, KeySnapshot
+from modelyard.auth.ports import EVERY_MODEL, Client, Key, KeySnapshot
 from modelyard.auth.scopes import IMPLIED, Scope
 from modelyard.core.errors import AuthenticationError, AuthorizationError
 
@@ -24,21 +24,26 @@ _DECOY = bytes(32)
 
 
 class ModelMatcher:
-    """Whether a key may use a model. Glob patterns (fnmatch), each name matched once and remembered."""
+    """Whether a key may use a model. Glob patterns (fnmatch), each name matched once and remembered. The key's
+    patterns count within its client's; `patterns` are the narrower ones, `*` only where both allow every model."""
 
-    __slots__ = ("_expression", "_memo", "patterns")
+    __slots__ = ("_expression", "_memo", "_within", "patterns")
 
-    def __init__(self, patterns: Sequence[str]) -> None:
-        self.patterns = tuple(patterns)
-        self._expression = re.compile("|".join(fnmatch.translate(pattern) for pattern in self.patterns) or r"(?!)")
+    def __init__(self, patterns: Sequence[str], within: Sequence[str] = EVERY_MODEL) -> None:
+        bound = "*" not in within
+        self.patterns = tuple(within if bound and "*" in patterns else patterns)
+        self._expression = _expression(patterns)
+        self._within = _expression(within) if bound else None
         self._memo: dict[str, bool] = {}
 
     def allows(self, model: str) -> bool:
-        """Whether any pattern matches the whole name."""
+        """Whether a pattern of the key, and one of its client, matches the whole name."""
         known = self._memo.get(model)
         if known is not None:
             return known
         allowed = self._expression.match(model) is not None
+        if allowed and self._within is not None:
+            allowed = self._within.match(model) is not None
         if len(self._memo) >= MEMO_ENTRIES:
             self._memo.clear()
         if len(model) <= 128:
@@ -46,9 +51,14 @@ class ModelMatcher:
         return allowed
 
 
+def _expression(patterns: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)")
+
+
 class Principal(msgspec.Struct, frozen=True, eq=False):
-    """Who is calling and what it may do. `interval_s` is the time between requests at its sustained rate, `slot`
-    its place in the shared limit table."""
+    """Who is calling and what it may do. `interval_s` is the time between requests at its sustained rate (`rate`, as
+    count and seconds), `slot` its place in the shared limit tables; `quota_per_day` predictions per UTC day and
+    `concurrency` at the same time (None: no bound of its own); `expires_at` UNIX seconds."""
 
     key_id: str
     client_id: str
@@ -58,6 +68,10 @@ class Principal(msgspec.Struct, frozen=True, eq=False):
     burst: int
     scopes: frozenset[str]
     models: ModelMatcher
+    rate: tuple[int, float] = (1, 1.0)
+    quota_per_day: int | None = None
+    concurrency: int | None = None
+    expires_at: float | None = None
 
     def require(self, scope: Scope, model: str | None = None) -> None:
         """Returns if the key has the scope and may use the model (any, if None); AuthorizationError otherwise."""
@@ -138,7 +152,11 @@ def _entry(key: Key, client: Client) -> _Entry:
         interval_s=client.rate_period_s / client.rate_count,
         burst=client.burst,
         scopes=frozenset(scopes),
-        models=ModelMatcher(key.models),
+        models=ModelMatcher(key.models, client.models),
+        rate=(client.rate_count, client.rate_period_s),
+        quota_per_day=client.quota_per_day,
+        concurrency=client.concurrency,
+        expires_at=key.expires_at,
     )
     return _Entry(
         key.secret_hash, principal, inf if key.expires_at is None else key.expires_at, key.revoked_at is not None

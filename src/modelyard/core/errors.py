@@ -2,8 +2,9 @@
 
 ModelyardError
 ├── AuthenticationError   who are you?            key_missing key_malformed key_invalid key_revoked key_expired
+│                                                 too_many_attempts
 ├── AuthorizationError    you may not             scope_missing model_not_allowed
-├── LimitError            not now, slow down      rate_limited
+├── LimitError            not now, slow down      rate_limited quota_exhausted concurrency_exceeded
 ├── OverloadError         not now, we are full    server_busy inflight_bytes_exceeded
 ├── NotFoundError         there is no such thing  model_not_found version_not_found endpoint_not_found
 │                                                 prediction_not_found key_not_found route_not_found
@@ -25,7 +26,7 @@ ModelyardError
 │                                                 store_unavailable model_unhealthy
 ├── ModelError            the model failed        model_failed
 ├── ConflictError         it is otherwise already version_exists data_folder_in_use client_exists
-│                                                 edit_conflict etag_stale
+│                                                 edit_conflict etag_stale key_not_active
 ├── PublishError          this model is refused   model_empty model_unreadable opset_unsupported
 │                                                 external_data_outside format_unknown format_not_allowed
 │                                                 runtime_missing types_untrusted manifest_invalid
@@ -73,7 +74,7 @@ def _codes(text: str) -> frozenset[str]:
 class AuthenticationError(ModelyardError):
     """The caller did not prove who it is."""
 
-    codes = _codes("key_missing key_malformed key_invalid key_revoked key_expired")
+    codes = _codes("key_missing key_malformed key_invalid key_revoked key_expired too_many_attempts")
 
 
 class AuthorizationError(ModelyardError):
@@ -85,7 +86,7 @@ class AuthorizationError(ModelyardError):
 class LimitError(ModelyardError):
     """The client used up what it may use for now."""
 
-    codes = _codes("rate_limited")
+    codes = _codes("rate_limited quota_exhausted concurrency_exceeded")
 
 
 class OverloadError(ModelyardError):
@@ -153,7 +154,7 @@ class ModelError(ModelyardError):
 class ConflictError(ModelyardError):
     """The present state contradicts what was asked for."""
 
-    codes = _codes("version_exists data_folder_in_use client_exists edit_conflict etag_stale")
+    codes = _codes("version_exists data_folder_in_use client_exists edit_conflict etag_stale key_not_active")
 
 
 class PublishError(ModelyardError):

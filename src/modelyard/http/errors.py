@@ -100,11 +100,12 @@ def forget_frames(error: BaseException | None) -> None:
 
 
 def error_headers(error: ModelyardError) -> dict[str, str]:
-    """The headers that go with the body: content type; `Retry-After` on 429 and 503, whole seconds rounded up;
+    """The headers that go with the body: content type; `Retry-After` on 429 and 503, and wherever it is known, whole
+    seconds rounded up;
     `Allow` on 405; `WWW-Authenticate` on 401."""
     status = status_of(error)
     headers = {"content-type": "application/json"}
-    if status in RETRYABLE:
+    if status in RETRYABLE or error.retry_after_s is not None:
         headers["retry-after"] = str(retry_after_s(error))
     if status == 401:
         headers["www-authenticate"] = "Bearer"

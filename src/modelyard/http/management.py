@@ -16,7 +16,7 @@ from modelyard.http.errors import error_body, error_headers, forget_frames, stat
 from modelyard.http.openapi import routes as documentation
 from modelyard.http.openapi.operations import route_options
 from modelyard.http.resource.refusals import http_refusal, validation_refusal
-from modelyard.http.routes import audit, keys, models, oip, predictions, traffic
+from modelyard.http.routes import audit, keys, me, models, oip, predictions, traffic
 from modelyard.http.routes.gate import Gate, GatedRoute, RouteTable, needs_of
 from modelyard.http.services import Services
 from modelyard.routing.table import RoutingTable
@@ -26,6 +26,7 @@ TABLES: tuple[RouteTable, ...] = (
     models.routes,
     traffic.routes,
     keys.routes,
+    me.routes,
     predictions.routes,
     audit.routes,
     documentation.routes,

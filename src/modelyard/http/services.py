@@ -12,7 +12,7 @@ from modelyard.audit.ports import AuditLog
 from modelyard.audit.refused import RefusalCounts
 from modelyard.audit.vocabulary import AuditAction
 from modelyard.auth.keys import KeyIssuer
-from modelyard.auth.ports import KeyStore
+from modelyard.auth.ports import KeyStore, UsageStore
 from modelyard.core.clock import Clock
 from modelyard.core.events import Event
 from modelyard.core.settings import Settings
@@ -64,6 +64,7 @@ class Services:
     clock: Clock
     keys: KeyIssuer
     key_store: KeyStore
+    usage: UsageStore
     endpoints: EndpointStore
     registry: Registry
     artifacts: ArtifactStore

@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from modelyard.auth.ports import Key, is_active
 from modelyard.core.errors import ConflictError, NotFoundError, UnavailableError
 
 
 def key_not_found(key_id: str) -> NotFoundError:
     """No key has this id."""
     return NotFoundError("key_not_found", f"There is no key `{key_id}`.", field="key", got=key_id)
+
+
+def check_replaceable(key: Key, keys: Iterable[Key]) -> Key:
+    """The key that this new one replaces, if it may: it is active, and no active key replaces it already.
+    NotFoundError("key_not_found"), ConflictError("key_not_active")."""
+    old: Key | None = None
+    for other in keys:
+        if other.id == key.replaces:
+            old = other
+        elif other.replaces == key.replaces and is_active(other, key.created_at):
+            raise _not_active(key, f"was rotated already: `{other.id}` replaces it")
+    if old is None:
+        raise key_not_found(str(key.replaces))
+    if not is_active(old, key.created_at):
+        raise _not_active(key, "is revoked" if old.revoked_at is not None else "has expired")
+    return old
+
+
+def _not_active(key: Key, why: str) -> ConflictError:
+    return ConflictError(
+        "key_not_active",
+        f"The key `{key.replaces}` {why}.",
+        field="key",
+        expected="an active key without a successor",
+        got=key.replaces,
+    )
 
 
 def no_slot_left(max_clients: int) -> UnavailableError:

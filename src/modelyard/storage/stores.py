@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from modelyard.audit.ports import AuditLog
-from modelyard.auth.ports import KeyStore
+from modelyard.auth.ports import KeyStore, UsageStore
 from modelyard.journal.ports import OutcomeStore, QuarantineLog, RecordLog, RecordSink
 from modelyard.models.ports import ArtifactStore, Registry
 from modelyard.routing.ports import EndpointStore
@@ -18,6 +18,7 @@ class Stores:
     UnavailableError("store_unavailable"); `close` gives everything back, a second call does nothing."""
 
     keys: KeyStore
+    usage: UsageStore
     endpoints: EndpointStore
     registry: Registry
     artifacts: ArtifactStore

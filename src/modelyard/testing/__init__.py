@@ -10,7 +10,7 @@ from modelyard.testing.artifacts import MemoryArtifactStore
 from modelyard.testing.audit import MemoryAuditLog
 from modelyard.testing.builders import key, manifest, prediction_record, servable, signature, version, version_folder
 from modelyard.testing.clock import FakeClock
-from modelyard.testing.keys import MemoryKeyStore, SnapshotVersion
+from modelyard.testing.keys import MemoryKeyStore, MemoryUsageStore, SnapshotVersion
 from modelyard.testing.limits import MemoryRateCounter
 from modelyard.testing.models import MemoryEndpointStore, MemoryRegistry
 from modelyard.testing.records import MemoryRecordLog, MemoryRecordSink
@@ -27,6 +27,7 @@ __all__ = [
     "MemoryRecordLog",
     "MemoryRecordSink",
     "MemoryRegistry",
+    "MemoryUsageStore",
     "SnapshotVersion",
     "StubModel",
     "StubRuntime",

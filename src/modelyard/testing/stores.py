@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modelyard.storage.stores import Stores
 from modelyard.testing.artifacts import MemoryArtifactStore
-from modelyard.testing.keys import DEFAULT_RATE, MemoryKeyStore, SnapshotVersion
+from modelyard.testing.keys import DEFAULT_RATE, MemoryKeyStore, MemoryUsageStore, SnapshotVersion
 from modelyard.testing.models import MemoryRegistry
 from modelyard.testing.records import MemoryOutcomeStore, MemoryQuarantineLog, MemoryRecordLog, MemoryRecordSink
 
@@ -13,10 +13,12 @@ def memory_stores(default_rate: tuple[int, float, int] = DEFAULT_RATE, max_clien
     """What `storage.sql.open.open_stores` gives, in memory: one snapshot version for all, nothing to close."""
     changes = SnapshotVersion()
     registry = MemoryRegistry(changes)
+    keys = MemoryKeyStore(changes, default_rate, max_clients)
     sink = MemoryRecordSink(registry.manifest)
     outcomes = MemoryOutcomeStore(sink)
     return Stores(
-        keys=MemoryKeyStore(changes, default_rate, max_clients),
+        keys=keys,
+        usage=MemoryUsageStore(keys),
         endpoints=registry.endpoints,
         registry=registry,
         artifacts=MemoryArtifactStore(),

@@ -43,7 +43,7 @@ class Server:
         self.key = issuer.create("admin", scopes=["admin", "predict"]).text.get_secret_value()
         stores = self.stores
         services = Services(
-            settings=Settings(data=folder), clock=self.clock, keys=issuer, key_store=stores.keys,
+            settings=Settings(data=folder), clock=self.clock, keys=issuer, key_store=stores.keys, usage=stores.usage,
             endpoints=stores.endpoints, registry=stores.registry, artifacts=stores.artifacts, runtimes={},
             publisher=self, log=stores.log, audit=stores.audit, drain=lambda: 0, ping=stores.ping, close=stores.close,
         )  # fmt: skip

@@ -116,8 +116,30 @@ GOOD: Mapping[tuple[str, str], list[Ask]] = {
     ],
     ("POST", "/v1/keys"): [lambda y: y.ask("POST", "/v1/keys", {"client": "acme", "expires": "1d"})],
     ("GET", "/v1/keys"): [lambda y: y.ask("GET", "/v1/keys")],
+    ("GET", "/v1/keys/{id}"): [
+        lambda y: y.ask("GET", f"/v1/keys/{_key(y)}"),
+        lambda y: y.ask("GET", f"/v1/keys/{_key(y)}", if_none_match="*"),
+        lambda y: y.ask("GET", "/v1/keys/none"),
+    ],
+    ("PATCH", "/v1/keys/{id}"): [
+        lambda y: y.ask("PATCH", f"/v1/keys/{_key(y)}", {"quota": "5/day", "concurrency": 2}),
+        lambda y: y.ask("PATCH", f"/v1/keys/{_key(y)}", {"quota": "5"}, if_match='"old"'),
+        lambda y: y.ask("PATCH", "/v1/keys/none", {}),
+    ],
+    ("POST", "/v1/keys/{id}/rotation"): [
+        lambda y: y.ask("POST", f"/v1/keys/{_key(y)}/rotation", {"overlap": "1h"}),
+        lambda y: y.ask("POST", f"/v1/keys/{_key(y)}/rotation", {}),
+        lambda y: y.ask("POST", "/v1/keys/none/rotation"),
+    ],
+    ("POST", "/v1/keys/revocations"): [
+        lambda y: y.ask("POST", "/v1/keys/revocations", {"client": "predict"}),
+        lambda y: y.ask("POST", "/v1/keys/revocations", {}),
+    ],
+    ("DELETE", "/v1/clients/{client}/keys"): [lambda y: y.ask("DELETE", "/v1/clients/predict/keys?dry_run=true")],
+    ("GET", "/v1/me"): [lambda y: y.ask("GET", "/v1/me", scope="predict")],
     ("DELETE", "/v1/keys/{id}"): [
         lambda y: y.ask("DELETE", f"/v1/keys/{_key(y)}"),
+        lambda y: y.ask("DELETE", f"/v1/keys/{_key(y)}", if_match='"old"'),
         lambda y: y.ask("DELETE", "/v1/keys/none"),
     ],
     ("GET", "/v1/predictions"): [

@@ -77,9 +77,10 @@ def yard(tmp_path: Path) -> Yard:
     issuer = KeyIssuer(stores.keys, clock)
     publisher = FakePublisher(stores, clock)
     services = Services(
-        settings=Settings(data=tmp_path), clock=clock, keys=issuer, key_store=stores.keys, endpoints=stores.endpoints,
-        registry=stores.registry, artifacts=stores.artifacts, runtimes={}, publisher=publisher, log=stores.log,
-        audit=stores.audit, drain=lambda: 0, ping=stores.ping, close=stores.close,
+        settings=Settings(data=tmp_path), clock=clock, keys=issuer, key_store=stores.keys, usage=stores.usage,
+        endpoints=stores.endpoints, registry=stores.registry, artifacts=stores.artifacts, runtimes={},
+        publisher=publisher, log=stores.log, audit=stores.audit,
+        drain=lambda: 0, ping=stores.ping, close=stores.close,
     )  # fmt: skip
     keys = {name: _key(issuer, name) for name in ("admin", "audit", "predict", "metrics")}
     keys["oak"] = issuer.create("oak", scopes=["admin", "predict"], models=["oak*"]).text.get_secret_value()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -107,18 +107,29 @@ def endpoint_view(endpoint: Endpoint) -> Json:
 
 
 def key_view(key: Key, client: Client | None, now: float) -> Json:
-    """One key, without anything that could be presented."""
+    """One key, without anything that could be presented; the bounds are its client's."""
     return {
         "id": key.id,
         "client": client.name if client else key.client_id,
         "scopes": list(key.scopes),
         "models": list(key.models),
         "rate": rate_text(client.rate_count, client.rate_period_s) if client else None,
+        "quota": quota_text(client.quota_per_day) if client else None,
+        "concurrency": client.concurrency if client else None,
+        "client_models": list(client.models) if client else ["*"],
         "created_at": time_text(key.created_at),
         "expires_at": time_text(key.expires_at),
         "revoked_at": time_text(key.revoked_at),
         "state": key_state(key, now),
+        "replaces": key.replaces,
+        "replaced_by": None,
+        "last_used_at": None,
     }
+
+
+def quota_text(per_day: int | None) -> str | None:
+    """The quota as `parse_quota` reads it."""
+    return None if per_day is None else f"{per_day}/day"
 
 
 def key_state(key: Key, now: float) -> str:
@@ -128,17 +139,22 @@ def key_state(key: Key, now: float) -> str:
     return "expired" if key.expires_at is not None and key.expires_at <= now else "active"
 
 
-def keys_view(snapshot: KeySnapshot, now: float) -> list[Json]:
-    """All keys, newest first."""
+def keys_view(snapshot: KeySnapshot, now: float, last_used: Mapping[str, float] | None = None) -> list[Json]:
+    """All keys, newest first, each linked with those that it replaces and that replace it; `last_used` by key id."""
     clients = {client.id: client for client in snapshot.clients}
-    ordered = sorted(snapshot.keys, key=lambda key: key.created_at, reverse=True)
-    return [key_view(key, clients.get(key.client_id), now) for key in ordered]
+    # Of several successors (an earlier one was revoked) the last one made counts.
+    ordered = sorted(snapshot.keys, key=lambda key: (key.created_at, key.id))
+    successors = {key.replaces: key.id for key in ordered if key.replaces is not None}
+    return [
+        key_view(key, clients.get(key.client_id), now)
+        | {"replaced_by": successors.get(key.id), "last_used_at": time_text((last_used or {}).get(key.id))}
+        for key in reversed(ordered)
+    ]
 
 
-def one_key_view(snapshot: KeySnapshot, key: Key, now: float) -> Json:
+def one_key_view(snapshot: KeySnapshot, key: Key, now: float, last_used: Mapping[str, float] | None = None) -> Json:
     """One key of the snapshot."""
-    clients = {client.id: client for client in snapshot.clients}
-    return key_view(key, clients.get(key.client_id), now)
+    return next(view for view in keys_view(snapshot, now, last_used) if view["id"] == key.id)
 
 
 def issued_view(issued: IssuedKey, now: float) -> Json:

@@ -161,6 +161,12 @@ class KeyAnswer(Answer):
     expires_at: Time | None
     revoked_at: Time | None
     state: Literal["active", "expired", "revoked"]
+    quota: str | None = Field(description="The client's predictions per UTC day.", examples=["10000/day"])
+    concurrency: int | None = Field(description="The client's predictions at the same time.")
+    client_models: list[str] = Field(description="Patterns that bound all keys of the client.")
+    replaces: str | None = Field(description="The key that this one was made for by a rotation.")
+    replaced_by: str | None = Field(description="The key that was made for this one by a rotation.")
+    last_used_at: Time | None = Field(description="To the minute; null if it never was, or less than a minute ago.")
 
 
 class IssuedAnswer(KeyAnswer):
@@ -173,6 +179,50 @@ class KeysAnswer(ListAnswer):
     """Keys, newest first."""
 
     keys: list[KeyAnswer]
+
+
+class RevokedAnswer(Answer):
+    """Keys that a bulk revocation ended, or would have ended (`dry_run`)."""
+
+    dry_run: bool
+    revoked: list[KeyAnswer]
+
+
+class OwnKey(Answer):
+    """The key that was presented, without its text."""
+
+    id: str
+    scopes: list[str] = Field(description="With those that come with another one.")
+    models: list[str]
+    expires_at: Time | None
+
+
+class OwnLimits(Answer):
+    """What the client may use; null: no bound of its own."""
+
+    rate: str
+    burst: int
+    quota: str | None
+    concurrency: int | None
+
+
+class OwnRest(Answer):
+    """What is left of it now."""
+
+    rate: int | None = Field(description="Requests that would pass at once; this one is counted.")
+    rate_reset_s: float | None = Field(description="Until the whole burst is back.")
+    quota: int | None
+    quota_reset_s: float | None = Field(description="Until the next UTC day.")
+    concurrency: int | None = Field(description="On the worker that answered, which grants its share of the whole.")
+
+
+class MeAnswer(Answer):
+    """A client's own view."""
+
+    client: str
+    key: OwnKey
+    limits: OwnLimits
+    left: OwnRest
 
 
 class ServerAnswer(Answer):

@@ -43,8 +43,71 @@ class NewKeyBody(Asked):
     client: str = Field(description="Who the key belongs to; made if new.", examples=["acme-prod"])
     scopes: list[str] = Field(["predict"], description="What the key may do.", max_length=8)
     models: list[str] = Field(["*"], description="Which models, as glob patterns.", max_length=64)
+    client_models: list[str] | None = Field(
+        None, description="Patterns that bound all keys of the client; kept if unset.", max_length=64
+    )
     rate: str | None = Field(None, description="The client's rate; kept if unset.", examples=["100/s"])
+    quota: str | None = Field(None, description="The client's daily quota; kept if unset.", examples=["10000/day"])
+    concurrency: StrictInt | None = Field(
+        None, description="The client's predictions at the same time; kept if unset.", examples=[16]
+    )
     expires: str | None = Field(None, description="When the key ends, from now on.", examples=["30d"])
+
+    def bounds(self) -> dict[str, Any]:
+        """The client's bounds that were given, by name; at its making there is none to take away."""
+        return self.model_dump(include={"client_models", "quota", "concurrency"}, exclude_none=True)
+
+
+class KeyChangeBody(Asked):
+    """`PATCH /v1/keys/{id}`: what is absent is kept, null takes a bound away."""
+
+    models: list[str] | None = Field(None, description="The key's models, as glob patterns.", max_length=64)
+    client_models: list[str] | None = Field(
+        None, description="Patterns that bound all keys of the client.", max_length=64
+    )
+    rate: str | None = Field(None, description="The client's rate.", examples=["100/s"])
+    quota: str | None = Field(None, description="The client's daily quota.", examples=["10000/day"])
+    concurrency: StrictInt | None = Field(None, description="The client's predictions at the same time.")
+
+    def given(self) -> dict[str, Any]:
+        """What the caller gave, by name."""
+        return self.model_dump(exclude_unset=True)
+
+
+class RotationBody(Asked):
+    """`POST /v1/keys/{id}/rotation`."""
+
+    overlap: str = Field("24h", description="How long the old key goes on beside the new one.", examples=["24h"])
+
+
+class KeySelectionQuery(Asked):
+    """Which keys."""
+
+    client: str | None = Field(None, max_length=255, description="Only this client's.")
+    unused_since: str | None = Field(
+        None, max_length=64, description="Not used since then: ISO 8601, UNIX seconds, or a duration before now.",
+        examples=["90d"],
+    )  # fmt: skip
+    created_before: str | None = Field(None, max_length=64, description="Made before then: as `unused_since`.")
+
+
+class KeyListQuery(KeySelectionQuery):
+    """One page of them."""
+
+    limit: int = Field(DEFAULT_PAGE, ge=1, le=MAX_PAGE, description="Most elements of the page.")
+    cursor: str | None = Field(None, max_length=MAX_CURSOR_CHARS, description="`next_cursor` of the page before.")
+
+
+class RevocationBody(KeySelectionQuery):
+    """`POST /v1/keys/revocations`: at least one of the first three."""
+
+    dry_run: bool = Field(False, description="Only say which keys these are.")
+
+
+class RevocationQuery(Asked):
+    """`DELETE /v1/clients/{client}/keys`."""
+
+    dry_run: bool = Field(False, description="Only say which keys these are.")
 
 
 class TrafficBody(Asked):

@@ -21,6 +21,7 @@ from modelyard.storage.sql.records.quarantine import SqlQuarantineLog
 from modelyard.storage.sql.records.sink import SqlRecordSink
 from modelyard.storage.sql.registry import SqlEndpointStore, SqlRegistry
 from modelyard.storage.sql.upgrade import upgrade_to_head
+from modelyard.storage.sql.usage import SqlUsageStore
 from modelyard.storage.stores import Stores
 
 __all__ = ["DATABASE_FILE", "Stores", "open_stores"]
@@ -46,6 +47,7 @@ def open_stores(settings: Settings, data: Path, clock: Clock | None = None) -> S
         upgrade_to_head(database)
         return Stores(
             keys=SqlKeyStore(database, trail, default_rate, settings.limits.max_clients),
+            usage=SqlUsageStore(database),
             endpoints=SqlEndpointStore(database, trail),
             registry=SqlRegistry(database, trail),
             artifacts=FolderArtifactStore(data / "artifacts"),

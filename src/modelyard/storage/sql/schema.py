@@ -25,7 +25,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest revision under `migrations/versions`; a database that stores it needs no migration."""
 
 metadata = MetaData()
@@ -47,6 +47,9 @@ clients = Table(
     Column("rate_count", BigInteger, nullable=False),
     Column("rate_period_s", Float(53), nullable=False),
     Column("burst", BigInteger, nullable=False),
+    Column("quota_per_day", BigInteger),
+    Column("concurrency", Integer),
+    Column("models", Text, nullable=False, server_default='["*"]'),
 )
 
 api_keys = Table(
@@ -60,6 +63,23 @@ api_keys = Table(
     Column("created_at", Float(53), nullable=False),
     Column("expires_at", Float(53)),
     Column("revoked_at", Float(53)),
+    Column("replaces", String(64), index=True),
+)
+
+key_uses = Table(
+    "key_uses",
+    metadata,
+    Column("key_id", String(64), ForeignKey("api_keys.id", name="fk_key_uses_key"), primary_key=True),
+    Column("used_at", Float(53), nullable=False),
+)
+
+quota_uses = Table(
+    "quota_uses",
+    metadata,
+    Column("client_id", String(64), ForeignKey("clients.id", name="fk_quota_uses_client"), primary_key=True),
+    Column("place", Integer, primary_key=True, autoincrement=False),
+    Column("day", BigInteger, nullable=False),
+    Column("used", BigInteger, nullable=False),
 )
 
 manifests = Table(
