@@ -141,17 +141,34 @@ GOOD: Mapping[tuple[str, str], list[Ask]] = {
         lambda y: y.ask("DELETE", f"/v1/keys/{_key(y)}"),
         lambda y: y.ask("DELETE", f"/v1/keys/{_key(y)}", if_match='"old"'),
         lambda y: y.ask("DELETE", "/v1/keys/none"),
+        lambda y: y.ask("DELETE", f"/v1/keys/{_key(y)}", if_match='"x"'),
     ],
     ("GET", "/v1/predictions"): [
         lambda y: y.ask("GET", "/v1/predictions"),
         lambda y: y.ask("GET", "/v1/predictions?limit=1"),
+        lambda y: y.ask("GET", "/v1/predictions?items=true&outcome=none"),
+        lambda y: y.ask("GET", "/v1/predictions?quarantined=true"),
     ],
     ("GET", "/v1/predictions/count"): [lambda y: y.ask("GET", "/v1/predictions/count")],
     ("GET", "/v1/predictions/export"): [
         lambda y: y.ask("GET", "/v1/predictions/export"),
         lambda y: y.ask("GET", "/v1/predictions/export?format=csv"),
+        lambda y: y.ask("GET", "/v1/predictions/export?format=parquet"),
     ],
-    ("GET", "/v1/predictions/{id}"): [lambda y: y.ask("GET", "/v1/predictions/p1")],
+    ("GET", "/v1/predictions/{id}"): [
+        lambda y: y.ask("GET", "/v1/predictions/p1"),
+        lambda y: y.ask("GET", "/v1/predictions/p1?raw=true"),
+    ],
+    ("POST", "/v1/predictions/{id}/outcome"): [
+        lambda y: y.ask("POST", "/v1/predictions/p1/outcome", {"value": 1}),
+        lambda y: y.ask("POST", "/v1/predictions/p1/outcome", {"value": 1}),
+        lambda y: y.ask("POST", "/v1/predictions/p1/outcome", {"value": 1}, scope="predict"),
+    ],
+    ("POST", "/v1/outcomes"): [
+        lambda y: y.ask("POST", "/v1/outcomes", [{"id": "p1/0", "value": {"a": 1}}, {"id": "p9", "value": 0}, 7]),
+        lambda y: y.ask("POST", "/v1/outcomes", {"id": "p1"}),
+    ],
+    ("GET", "/v1/predictions/{id}/outcomes"): [lambda y: y.ask("GET", "/v1/predictions/p1/outcomes")],
     ("GET", "/v1/audit"): [
         lambda y: y.ask("GET", "/v1/audit", scope="audit"),
         lambda y: y.ask("GET", "/v1/audit?cursor=x", scope="audit"),

@@ -17,6 +17,7 @@ LISTS = {
     "/v1/models": "models",
     "/v1/endpoints": "endpoints",
     "/v1/models/tree/versions": "versions",
+    "/v1/keys": "keys",
 }
 """Path and field of each list."""
 ALIEN = base64.urlsafe_b64encode(json.dumps(["other", "tree"]).encode()).decode()
@@ -32,6 +33,7 @@ def grow(yard: Yard) -> None:
     for number in range(20):
         yard.stores.registry.add_version(version(f"m{number:02}", "1", b"%d" % number))
         yard.stores.registry.add_version(version("tree", f"v{number:02}", b"v%d" % number))
+        yard.services.keys.create(f"client-{number % 7}")
 
 
 @pytest.mark.parametrize("path", LISTS)
@@ -141,6 +143,18 @@ def test_a_change_between_look_and_write_is_a_conflict(yard: Yard, monkeypatch: 
     reply = yard.ask("PUT", TRAFFIC, {"weights": {"1": 100}}, if_match=seen)
     refused(reply, 409, "edit_conflict", "revision")
     assert yard.ask("GET", TRAFFIC).json()["weights"] == {"2": 100}
+
+
+def test_a_key_is_ended_as_it_was_seen(yard: Yard) -> None:
+    """A key that was revoked meanwhile is another one: 412; with its own tag, and twice, it ends."""
+    id = yard.ask("POST", "/v1/keys", {"client": "acme"}).json()["id"]
+    seen = yard.ask("GET", f"/v1/keys/{id}").headers["etag"]
+    refused(yard.ask("DELETE", f"/v1/keys/{id}", if_match='"x"'), 412, "etag_stale", "if-match")
+    ended = yard.ask("DELETE", f"/v1/keys/{id}", if_match=seen)
+    assert (ended.status, ended.json()["state"]) == (200, "revoked")
+    refused(yard.ask("DELETE", f"/v1/keys/{id}", if_match=seen), 412, "etag_stale")
+    assert yard.ask("DELETE", f"/v1/keys/{id}", if_match=ended.headers["etag"]).status == 200
+    refused(yard.ask("GET", "/v1/keys/none"), 404, "key_not_found")
 
 
 def test_a_version_has_nothing_to_match(yard: Yard) -> None:
