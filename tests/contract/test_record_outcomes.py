@@ -225,9 +225,8 @@ def shown(record: PredictionRecord, stores: Stores) -> list[dict[str, Any]]:
 
 def test_an_item_has_its_own_inputs_and_outputs(stores: Stores) -> None:
     """By column where columns have names, by input where they have none, whole where the model knows no rows."""
-    named = prediction_record(
-        "named", rows=2, inputs={"X": [{"a": 1, "b": 2}, {"a": 3, "b": 4}]}, outputs={"y": [5, 6], "p": [[0, 1], [1, 0]]}
-    )
+    columns_of_x = {"X": [{"a": 1, "b": 2}, {"a": 3, "b": 4}]}
+    named = prediction_record("named", rows=2, inputs=columns_of_x, outputs={"y": [5, 6], "p": [[0, 1], [1, 0]]})
     assert shown(named, stores) == [
         {"id": "named/0", "inputs": {"a": 1, "b": 2}, "outputs": {"y": 5, "p": [0, 1]}, "error": None},
         {"id": "named/1", "inputs": {"a": 3, "b": 4}, "outputs": {"y": 6, "p": [1, 0]}, "error": None},

@@ -62,9 +62,9 @@ def test_filters_and_pages(server: RunningServer, sent: dict[str, list[str]]) ->
     while True:
         reply = server.ask("GET", f"/v1/predictions?client=logged&limit=7{cursor}").json
         seen += reply["predictions"]
-        if reply["cursor"] is None:
+        if reply["next_cursor"] is None:
             break
-        cursor = f"&cursor={reply['cursor']}"
+        cursor = f"&cursor={reply['next_cursor']}"
     ids = [record["id"] for record in seen]
     assert len(ids) == len(set(ids)) == 30
     assert ids == sorted(ids, reverse=True)

@@ -10,6 +10,7 @@ from modelyard.core.clock import SystemClock
 from modelyard.core.settings import Settings
 from modelyard.http.processes.health import UnhealthyVersions
 from modelyard.http.services import Services
+from modelyard.journal.outcomes import OutcomeDesk, find_spooled
 from modelyard.models.publish import Publisher
 from modelyard.runtimes import RUNTIMES
 from modelyard.runtimes.child import check_in_child
@@ -47,6 +48,10 @@ def open_services(settings: Settings) -> Services:
         publisher=Publisher(stores.registry, stores.artifacts, settings, clock, check_in_child),
         log=stores.log,
         audit=stores.audit,
+        outcomes=OutcomeDesk(
+            stores.outcomes, lambda ids: find_spooled(folder.spool, ids, stores.sink.position, clock), clock
+        ),
+        quarantine=stores.quarantine,
         drain=drain,
         ping=stores.ping,
         close=stores.close,

@@ -17,7 +17,8 @@ from modelyard.core.clock import Clock
 from modelyard.core.events import Event
 from modelyard.core.settings import Settings
 from modelyard.http.processes.health import UnhealthyVersions
-from modelyard.journal.ports import RecordLog
+from modelyard.journal.outcomes import OutcomeDesk
+from modelyard.journal.ports import QuarantineLog, RecordLog
 from modelyard.models.ports import ArtifactStore, Registry, Runtime, Version
 from modelyard.routing.ports import EndpointStore
 from modelyard.telemetry.logs import emit
@@ -72,6 +73,8 @@ class Services:
     publisher: Publishes
     log: RecordLog
     audit: AuditLog
+    outcomes: OutcomeDesk
+    quarantine: QuarantineLog
     drain: Callable[[], int]
     ping: Callable[[], None]
     close: Callable[[], None]

@@ -122,8 +122,8 @@ def test_the_log_is_counted_listed_and_shown(run: Run) -> None:
     assert parsed(run("predictions", "count", "--since", "1h", "--json")) == {"count": 0}
     page = parsed(run("predictions", "list", "--limit", "2", "--json"))
     assert [record["id"] for record in page["predictions"]] == ["p4", "p3"]
-    rest = parsed(run("predictions", "list", "--cursor", page["cursor"], "--json"))
-    assert ([record["id"] for record in rest["predictions"]], rest["cursor"]) == (["p2", "p1", "p0"], None)
+    rest = parsed(run("predictions", "list", "--cursor", page["next_cursor"], "--json"))
+    assert ([record["id"] for record in rest["predictions"]], rest["next_cursor"]) == (["p2", "p1", "p0"], None)
     assert parsed(run("predictions", "show", "p1", "--json"))["id"] == "p1"
     refused(run("predictions", "show", "p9"), "prediction_not_found")
     refused(run("predictions", "count", "--since", "never"), "parameter_invalid")

@@ -25,6 +25,7 @@ from modelyard.core.settings import Settings
 from modelyard.http.management import management_app
 from modelyard.http.services import Services
 from modelyard.http.wire import presented_key
+from modelyard.journal.outcomes import OutcomeDesk
 from modelyard.journal.ports import SpoolPosition
 from modelyard.models.publish import PublishResult
 from modelyard.routing.table import RoutingTable
@@ -46,6 +47,7 @@ class Server:
             settings=Settings(data=folder), clock=self.clock, keys=issuer, key_store=stores.keys, usage=stores.usage,
             endpoints=stores.endpoints, registry=stores.registry, artifacts=stores.artifacts, runtimes={},
             publisher=self, log=stores.log, audit=stores.audit, drain=lambda: 0, ping=stores.ping, close=stores.close,
+            outcomes=OutcomeDesk(stores.outcomes, lambda ids: {}, self.clock), quarantine=stores.quarantine,
         )  # fmt: skip
         self._management = management_app(services, self._gate, str, lambda: RoutingTable(0, (), {}))
         listener = socket.create_server(("127.0.0.1", 0))

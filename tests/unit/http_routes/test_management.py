@@ -257,7 +257,7 @@ def test_the_log_is_paged_filtered_and_counted(yard: Yard) -> None:
     while cursor is not None:
         page = yard.ask("GET", f"/v1/predictions?limit=1{cursor and '&cursor=' + cursor}", scope="audit").json()
         ids += [record["id"] for record in page["predictions"]]
-        cursor = page["cursor"]
+        cursor = page["next_cursor"]
     assert ids == ["p0", "p1", "p2"]
     for query, count in (
         ("", 3), ("?status=200", 2), ("?status=4xx", 1), ("?status=2", 2), ("?model=oak", 0), ("?client=acme", 3),

@@ -16,6 +16,7 @@ from modelyard.core.settings import Settings
 from modelyard.http.management import management_app
 from modelyard.http.services import Services
 from modelyard.http.wire import presented_key
+from modelyard.journal.outcomes import OutcomeDesk
 from modelyard.journal.ports import SpoolPosition
 from modelyard.models.ports import Version
 from modelyard.routing.table import RoutingTable
@@ -80,7 +81,8 @@ def yard(tmp_path: Path) -> Yard:
         settings=Settings(data=tmp_path), clock=clock, keys=issuer, key_store=stores.keys, usage=stores.usage,
         endpoints=stores.endpoints, registry=stores.registry, artifacts=stores.artifacts, runtimes={},
         publisher=publisher, log=stores.log, audit=stores.audit,
-        drain=lambda: 0, ping=stores.ping, close=stores.close,
+        drain=lambda: 0, ping=stores.ping, close=stores.close, quarantine=stores.quarantine,
+        outcomes=OutcomeDesk(stores.outcomes, lambda ids: {}, clock),
     )  # fmt: skip
     keys = {name: _key(issuer, name) for name in ("admin", "audit", "predict", "metrics")}
     keys["oak"] = issuer.create("oak", scopes=["admin", "predict"], models=["oak*"]).text.get_secret_value()

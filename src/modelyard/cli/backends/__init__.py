@@ -52,16 +52,25 @@ class Backend(Protocol):
         """Replaces them."""
 
     def predictions(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> Json:
-        """One page: `predictions`, `cursor`."""
+        """One page: `predictions`, `next_cursor`."""
 
     def count_predictions(self, filters: Mapping[str, str]) -> int:
         """How many match."""
 
-    def prediction(self, prediction_id: str) -> Json:
-        """One record."""
+    def prediction(self, prediction_id: str, raw: bool = False) -> Json:
+        """One record; with `raw`, also what was `kept` of it undecoded."""
 
     def export_predictions(self, filters: Mapping[str, str], form: str) -> Iterator[bytes]:
         """All that match, as bytes in pieces."""
+
+    def give_outcome(self, prediction_id: str, said: Json) -> Json:
+        """Gives one outcome: `value`, `item`, `at`."""
+
+    def give_outcomes(self, lines: bytes) -> Json:
+        """Gives many, one JSON object a line."""
+
+    def outcomes(self, prediction_id: str) -> Json:
+        """All outcomes that a request's items were given."""
 
     def audit(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> Json:
         """One page of the audit log: `events`, `next_cursor`."""

@@ -13,10 +13,11 @@ from modelyard.app.services import open_services
 from modelyard.audit.chain import Head
 from modelyard.auth.scopes import parse_duration, parse_rate
 from modelyard.cli.backends import Json, Progress
-from modelyard.core.errors import ConflictError
+from modelyard.core.errors import ConflictError, ModelyardError
 from modelyard.core.settings import load_settings
 from modelyard.http.forms.asking import check_name, record_filter, traffic_weights
-from modelyard.http.forms.export import export_lines
+from modelyard.http.forms.export import export_lines, log_page
+from modelyard.http.forms.outcomes import Giver, give_many, outcome_view, read_outcome
 from modelyard.http.forms.trail import audit_filter, export_events, head_view, verification_view
 from modelyard.http.forms.views import (
     endpoint_view,
@@ -33,6 +34,9 @@ from modelyard.telemetry.logs import configure_logging
 
 EFFECTIVE_WITHIN_S = 5.0
 """How long a change waits for the workers of a running server; they follow later all the same."""
+
+_LOCAL = Giver("local", "", lambda target: True)
+"""Whoever may read the folder may speak of all requests."""
 
 
 class LocalBackend:
@@ -119,23 +123,45 @@ class LocalBackend:
     def predictions(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> Json:
         """One page."""
         self._drain()
-        page = self._services.log.page(record_filter(filters, self._now()), limit, cursor)
-        return {"predictions": list(page.records), "cursor": page.cursor}
+        wanted = record_filter(filters, self._now())
+        if filters.get("quarantined"):
+            page = self._services.quarantine.page(wanted, limit, cursor)
+        else:
+            page = log_page(self._services.log, wanted, limit, cursor)
+        return {"predictions": list(page.records), "next_cursor": page.cursor}
 
     def count_predictions(self, filters: Mapping[str, str]) -> int:
         """How many match."""
         self._drain()
         return self._services.log.count(record_filter(filters, self._now()))
 
-    def prediction(self, prediction_id: str) -> Json:
+    def prediction(self, prediction_id: str, raw: bool = False) -> Json:
         """One record."""
         self._drain()
-        return self._services.log.get(prediction_id)
+        record = self._services.log.get(prediction_id)
+        return record | {"kept": self._services.quarantine.raw(prediction_id)} if raw else record
 
     def export_predictions(self, filters: Mapping[str, str], form: str) -> Iterator[bytes]:
         """All that match."""
         self._drain()
         return export_lines(self._services.log, record_filter(filters, self._now()), form)
+
+    def give_outcome(self, prediction_id: str, said: Json) -> Json:
+        """Gives one outcome."""
+        outcome = read_outcome({"id": prediction_id, **said}, _LOCAL, self._now())
+        (result,) = self._services.outcomes.give([outcome], _LOCAL.may)
+        if isinstance(result, ModelyardError):
+            raise result
+        return outcome_view(result)
+
+    def give_outcomes(self, lines: bytes) -> Json:
+        """Gives many."""
+        return give_many(self._services.outcomes, lines, _LOCAL, self._now())
+
+    def outcomes(self, prediction_id: str) -> Json:
+        """All outcomes that a request's items were given."""
+        self.prediction(prediction_id)
+        return {"outcomes": self._services.outcomes.history(prediction_id)}
 
     def audit(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> Json:
         """One page of the audit log."""

@@ -133,9 +133,22 @@ class RemoteBackend:
         """How many match."""
         return int(self._json("GET", "/v1/predictions/count", query=filters)["count"])
 
-    def prediction(self, prediction_id: str) -> Json:
+    def prediction(self, prediction_id: str, raw: bool = False) -> Json:
         """One record."""
-        return self._json("GET", f"/v1/predictions/{_part(prediction_id)}")
+        query = {"raw": "true"} if raw else None
+        return self._json("GET", f"/v1/predictions/{_part(prediction_id)}", query=query)
+
+    def give_outcome(self, prediction_id: str, said: Json) -> Json:
+        """Gives one outcome."""
+        return self._json("POST", f"/v1/predictions/{_part(prediction_id)}/outcome", said)
+
+    def give_outcomes(self, lines: bytes) -> Json:
+        """Gives many."""
+        return _parsed(self.ask("POST", "/v1/outcomes", lines, {"content-type": "application/x-ndjson"}).data)
+
+    def outcomes(self, prediction_id: str) -> Json:
+        """All outcomes that a request's items were given."""
+        return self._json("GET", f"/v1/predictions/{_part(prediction_id)}/outcomes")
 
     def export_predictions(self, filters: Mapping[str, str], form: str) -> Iterator[bytes]:
         """All that match, as they come."""

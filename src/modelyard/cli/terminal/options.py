@@ -27,6 +27,12 @@ Status = Annotated[str | None, typer.Option("--status", help="A status or class:
 Since = Annotated[str | None, typer.Option("--since", help="From then on: ISO 8601, or a duration ago (15m, 2h, 7d).")]
 Until = Annotated[str | None, typer.Option("--until", help="Before then: as --since.")]
 
+Subject = Annotated[str | None, typer.Option("--subject", help="Only requests about this subject.")]
+Outcome = Annotated[
+    str | None, typer.Option("--outcome", help="has, none, or = and a value, such as =1.", metavar="has|none|=VALUE")
+]
+Items = Annotated[bool, typer.Option("--items", help="Items of requests instead of requests.")]
+
 
 def filters(
     model: str | None,
@@ -36,10 +42,15 @@ def filters(
     status: str | None,
     since: str | None,
     until: str | None,
+    subject: str | None = None,
+    outcome: str | None = None,
+    items: bool = False,
+    quarantined: bool = False,
 ) -> dict[str, str]:
     """The filters that were given, by the names of `GET /v1/predictions`."""
     named = {
         "model": model, "version": version, "client": client, "endpoint": endpoint,
-        "status": status, "since": since, "until": until,
+        "status": status, "since": since, "until": until, "subject": subject, "outcome": outcome,
+        "items": "true" if items else None, "quarantined": "true" if quarantined else None,
     }  # fmt: skip
     return {name: text for name, text in named.items() if text}

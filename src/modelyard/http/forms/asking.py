@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 from modelyard.auth.scopes import parse_duration
 from modelyard.core.errors import InvalidRequestError
 from modelyard.core.types import NAME
-from modelyard.journal.ports import RecordFilter
+from modelyard.journal.outcomes import outcome_key, value_text
+from modelyard.journal.ports import HAS_OUTCOME, NO_OUTCOME, OUTCOME_IS, RecordFilter
 
 MAX_PAGE = 1000
 """Most records of one page."""
@@ -80,15 +83,44 @@ def parse_status(text: str) -> int:
 
 
 def record_filter(asked: Mapping[str, str | None], now: float) -> RecordFilter:
-    """The filter for `model`, `version`, `client`, `endpoint`, `status`, `since`, `until`; empty texts match all."""
+    """The filter for `model`, `version`, `client`, `endpoint`, `subject`, `status`, `outcome`, `since`, `until`, and
+    `items` ("true"); empty texts match all."""
     given = {name: text for name, text in asked.items() if text}
-    values: dict[str, Any] = {name: given.get(name) for name in ("model", "version", "client", "endpoint")}
+    names = ("model", "version", "client", "endpoint", "subject")
+    values: dict[str, Any] = {name: given.get(name) for name in names}
+    values["items"] = given.get("items") == "true"
+    if "outcome" in given:
+        values["outcome"] = outcome_filter(given["outcome"])
     if "status" in given:
         values["status"] = parse_status(given["status"])
     for name in ("since", "until"):
         if name in given:
             values[name] = parse_time(given[name], name, now)
     return RecordFilter(**values)
+
+
+def outcome_filter(text: str) -> str:
+    """RecordFilter.outcome of `has`, `none`, or `=` and a value."""
+    if text in (HAS_OUTCOME, NO_OUTCOME):
+        return text
+    if text.startswith(OUTCOME_IS):
+        return OUTCOME_IS + outcome_key(value_text(typed_value(text[1:])))
+    raise InvalidRequestError(
+        "parameter_invalid",
+        f"`{text[:60]}` says nothing about an outcome.",
+        field="outcome",
+        expected="has, none, or = and a value",
+        got=text[:60],
+        example="=1",
+    )
+
+
+def typed_value(text: str) -> Any:
+    """A value that somebody typed: JSON, or a text."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
 
 
 def traffic_weights(shares: Mapping[str, int]) -> tuple[tuple[str, int], ...]:

@@ -1,4 +1,5 @@
-"""The prediction log as JSON Lines and CSV, in chunks, for the routes and the command line alike.
+"""The prediction log as JSON Lines, CSV or Parquet, by request or by item, in chunks, for the routes and the command
+line alike.
 
 A CSV cell that a spreadsheet would run as a formula (it starts with `=`, `+`, `-`, `@`, a tab or a line break) gets an
 apostrophe in front, as OWASP's page "CSV Injection" advises.
@@ -8,55 +9,91 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from modelyard.journal.ports import RecordFilter, RecordLog
+from modelyard.journal.items import item_chunks, item_page
+from modelyard.journal.ports import RecordFilter, RecordLog, RecordPage
 
 EXPORT_CHUNK = 500
-"""Records that are in memory at once."""
-CONTENT_TYPES = {"jsonl": "application/jsonl", "csv": "text/csv; charset=utf-8"}
+"""Records, or items, that are in memory at once."""
+CONTENT_TYPES = {
+    "jsonl": "application/jsonl",
+    "csv": "text/csv; charset=utf-8",
+    "parquet": "application/vnd.apache.parquet",
+}
+"""The forms of an export."""
 
 COLUMNS: Sequence[str] = (
     "id", "time", "request_id", "client", "key_id", "endpoint", "model", "version", "arm", "status", "code", "rows",
-    "queue_us", "compute_us", "total_us", "request_bytes", "answer_bytes", "flag", "inputs", "outputs",
+    "queue_us", "compute_us", "total_us", "request_bytes", "answer_bytes", "flag", "inputs", "outputs", "surface",
+    "subject", "outcomes",
 )  # fmt: skip
 """The columns of the CSV, in order; `latency` and `sizes` are flattened."""
+ITEM_COLUMNS: Sequence[str] = (
+    "id", "prediction_id", "item", "time", "request_id", "client", "key_id", "endpoint", "model", "version", "arm",
+    "status", "code", "surface", "subject", "flag", "inputs", "outputs", "error", "outcome",
+)  # fmt: skip
+"""The columns of the CSV of items."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
+Json = Mapping[str, Any]
+Render = Callable[[Iterator[list[dict[str, Any]]]], Iterator[bytes]]
+
+
+def log_page(log: RecordLog, wanted: RecordFilter, limit: int, cursor: str | None) -> RecordPage:
+    """One page of requests, or of items (`wanted.items`)."""
+    return item_page(log, wanted, limit, cursor) if wanted.items else log.page(wanted, limit, cursor)
+
 
 def export_lines(log: RecordLog, wanted: RecordFilter, form: str) -> Iterator[bytes]:
-    """All records that match, oldest first; one piece of bytes a chunk. `form` is `jsonl` or `csv`. The first chunk
-    is read at once, so that a refusal comes before the first byte."""
-    chunks = log.export(wanted, EXPORT_CHUNK)
+    """All records that match, oldest first, or their items; one piece of bytes a chunk. `form` is one of
+    CONTENT_TYPES. The first chunk is read at once, so that a refusal comes before the first byte."""
+    render = _renderer(form, ITEM_COLUMNS if wanted.items else COLUMNS)
+    chunks: Iterator[list[dict[str, Any]]] = log.export(wanted, EXPORT_CHUNK)
+    if wanted.items:
+        chunks = item_chunks(chunks, wanted.outcome, EXPORT_CHUNK)
     first = next(chunks, None)
-    return _render([] if first is None else first, chunks, form)
+    return render(_again(first, chunks))
 
 
-def _render(first: list[dict[str, Any]], rest: Iterable[list[dict[str, Any]]], form: str) -> Iterator[bytes]:
+def _again(first: list[dict[str, Any]] | None, rest: Iterator[list[dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
+    if first is not None:
+        yield first
+    yield from rest
+
+
+def _renderer(form: str, columns: Sequence[str]) -> Render:
+    if form == "parquet":
+        from modelyard.http.forms.parquet import parquet_pieces
+
+        return parquet_pieces(columns)
     if form == "csv":
-        yield _csv([COLUMNS])
-    render = csv_rows if form == "csv" else json_lines
-    if first:
-        yield render(first)
-    for chunk in rest:
-        yield render(chunk)
+        return lambda chunks: _csv_pieces(chunks, columns)
+    return lambda chunks: map(json_lines, chunks)
 
 
-def json_lines(records: Iterable[Mapping[str, Any]]) -> bytes:
+def json_lines(records: Iterable[Json]) -> bytes:
     """One record a line."""
     return b"".join(orjson.dumps(record, default=str, option=orjson.OPT_APPEND_NEWLINE) for record in records)
 
 
-def csv_rows(records: Iterable[Mapping[str, Any]]) -> bytes:
+def _csv_pieces(chunks: Iterable[Iterable[Json]], columns: Sequence[str]) -> Iterator[bytes]:
+    yield _csv([columns])
+    for chunk in chunks:
+        yield csv_rows(chunk, columns)
+
+
+def csv_rows(records: Iterable[Json], columns: Sequence[str] = COLUMNS) -> bytes:
     """One record a row, without the head; nested values as JSON."""
-    return _csv([_cell(_flat(record).get(column)) for column in COLUMNS] for record in records)
+    return _csv([_cell(flat(record).get(column)) for column in columns] for record in records)
 
 
-def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+def flat(record: Json) -> dict[str, Any]:
+    """A record with `latency` and `sizes` beside the rest."""
     return {**record, **(record.get("latency") or {}), **(record.get("sizes") or {})}
 
 

@@ -135,11 +135,14 @@ class FilterQuery(Asked):
     status: str | None = Field(None, description="A status or a class.", examples=["2xx"])
     since: str | None = Field(None, description="ISO 8601, UNIX seconds, or a duration before now.", examples=["15m"])
     until: str | None = Field(None, description="As `since`; exclusive.")
+    subject: str | None = Field(None, max_length=256, description="Whom the request was about.")
+    outcome: str | None = Field(None, description="`has`, `none`, or `=` and a value.", examples=["has", "=1"])
+    items: bool = Field(False, description="One row for each item of a request.")
 
     def to_filter(self, now: float) -> RecordFilter:
         """The filter at UNIX time `now`; InvalidRequestError."""
         texts: dict[str, Any] = self.model_dump(include=set(FilterQuery.model_fields))
-        return record_filter(texts, now)
+        return record_filter({**texts, "items": "true" if self.items else None}, now)
 
 
 class PageQuery(FilterQuery):
@@ -147,9 +150,26 @@ class PageQuery(FilterQuery):
 
     limit: int = Field(DEFAULT_PAGE, ge=1, le=MAX_PAGE, description="Most records of the page.")
     cursor: str | None = Field(None, max_length=512, description="From the page before.")
+    quarantined: bool = Field(False, description="What could not be stored as a record of its own, instead.")
+
+
+class ShowQuery(Asked):
+    """How much of one record."""
+
+    raw: bool = Field(False, description="With `kept`: the bytes that nobody understood, or the record set aside.")
 
 
 class ExportQuery(FilterQuery):
     """All of them, as one stream."""
 
-    format: Literal["jsonl", "csv"] = Field("jsonl", description="JSON Lines or CSV.")
+    format: Literal["jsonl", "csv", "parquet"] = Field("jsonl", description="JSON Lines, CSV or Parquet.")
+
+
+class OutcomeBody(Asked):
+    """`POST /v1/predictions/{id}/outcome`."""
+
+    value: Any = Field(description="What came true: any JSON value, at most 4 KiB.", examples=[1])
+    item: StrictInt = Field(0, ge=0, le=2**31 - 1, description="Of which item of the request.")
+    at: str | float | None = Field(
+        None, description="Since when it is so: ISO 8601 or UNIX seconds; now if unset.", examples=["2026-01-31T12:00Z"]
+    )

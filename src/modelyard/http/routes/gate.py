@@ -41,11 +41,15 @@ class Needs:
 
     scope: Scope | None
     streams: bool = False
+    also: Scope | None = None
 
 
-def scope(needed: Scope, *, streams: bool = False) -> Callable[[_Endpoint], _Endpoint]:
-    """Declares the scope of an endpoint. `streams`: the endpoint reads and bounds its body itself."""
-    return _declare(Needs(needed, streams))
+def scope(
+    needed: Scope, *, streams: bool = False, also: Scope | None = None
+) -> Callable[[_Endpoint], _Endpoint]:
+    """Declares the scope of an endpoint; `also` is another one that is enough. `streams`: the endpoint reads and
+    bounds its body itself."""
+    return _declare(Needs(needed, streams, also))
 
 
 def public(endpoint: _Endpoint) -> _Endpoint:
@@ -152,7 +156,7 @@ class GatedRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             if self.needs.scope is not None:
-                await _admit(request, self.needs.scope)
+                await _admit(request, self.needs.scope, self.needs.also)
             if request.url.path.startswith(_STRICT):
                 check_path(request)
                 check_query(request, self._declared)
@@ -164,12 +168,13 @@ class GatedRoute(APIRoute):
         return handle
 
 
-async def _admit(request: Request, needed: Scope) -> None:
+async def _admit(request: Request, needed: Scope, also: Scope | None) -> None:
     """Sets `request.state.principal`, or refuses; refusals are counted for the audit log."""
     gate: Gate = request.app.state.gate
     try:
         principal = request.state.principal = await gate(request)
         path = request.path_params
+        needed = also if also is not None and also in principal.scopes else needed
         principal.require(needed, path.get("model") or path.get("endpoint"))
     except (AuthenticationError, AuthorizationError, LimitError) as error:
         services: Services = request.app.state.services
