@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import socket
 import ssl
 import threading
@@ -21,13 +22,14 @@ from modelyard.core.clock import SystemClock
 from modelyard.core.errors import UnavailableError
 from modelyard.core.settings import Settings
 from modelyard.core.types import Servable
+from modelyard.http.connection.protocol import bind
 from modelyard.http.edge.certificate import TlsFiles
 from modelyard.http.edge.tls import TlsContext
 from modelyard.http.errors import render_error
-from modelyard.http.protocol import bind
 from modelyard.http.shared import Shared
 from modelyard.http.twin import Door
 from modelyard.journal.commit import commit_at_once
+from modelyard.journal.frame import MARK, read_frames
 from modelyard.journal.ids import PredictionIds
 from modelyard.predict import Predictor
 from modelyard.routing.ports import Endpoint
@@ -49,7 +51,7 @@ class MemoryJournal:
 
     @property
     def records(self) -> int:
-        return sum(len(turn) // 3 for turn in self.turns)
+        return sum(len(list(read_frames(io.BytesIO(b"".join([*turn, MARK]))))) for turn in self.turns)
 
 
 async def management(scope: Any, receive: Any, send: Any) -> None:

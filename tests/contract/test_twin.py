@@ -112,7 +112,7 @@ def broken_counter(worker: HttpWorker) -> Callable[[], None]:
     take = worker.predictor._counter.take
 
     class Failing:
-        def take(self, slot: int, interval_s: float, burst: int) -> None:
+        def take(self, slot: int, interval_s: float, burst: int, count: int = 1) -> None:
             raise UnavailableError("store_unavailable", "The counter is away.", retry_after_s=1.0)
 
     counter = worker.predictor._counter
@@ -126,14 +126,19 @@ def broken_counter(worker: HttpWorker) -> Callable[[], None]:
 
 
 def broken_codec(worker: HttpWorker) -> Callable[[], None]:
-    codecs = worker.predictor._codecs
+    roads = worker.predictor._roads
+    codecs = roads.codecs
 
     class Failing:
         def decode(self, *args: object) -> None:
             raise RuntimeError("a bug")
 
-    worker.predictor._codecs = dict.fromkeys(Surface, Failing())  # type: ignore[assignment]
-    return lambda: setattr(worker.predictor, "_codecs", codecs)
+    def use(chosen: object) -> None:
+        roads.codecs = chosen  # type: ignore[assignment]
+        roads.renew()
+
+    use(dict.fromkeys(Surface, Failing()))
+    return lambda: use(codecs)
 
 
 def stopping(worker: HttpWorker) -> Callable[[], None]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from contextlib import suppress
 from functools import partial
 
 from modelyard.app.folder import DataFolder
+from modelyard.app.rank import Rank, give_way
 from modelyard.codec.log import decode_for_log
 from modelyard.core.clock import SystemClock
 from modelyard.core.settings import Settings
@@ -16,21 +16,15 @@ from modelyard.journal.drain import Drain
 from modelyard.storage.file.secret import installation_secret
 from modelyard.storage.sql.open import open_stores
 
-IDLE_PRIORITY = 19
-"""The drain takes the time that answers leave over; the spool's bound keeps it from falling behind for ever."""
-
-
 FINAL_S = 4.0
 """The last pass's time: with the half second in which a lost parent is noticed, an orphan ends within five."""
 
 
 def run_drain(settings: Settings, parent_pid: int) -> None:
     """Drains until SIGTERM, or until the parent is gone: its successor starts a drain of its own."""
-    os.nice(IDLE_PRIORITY)
-    with suppress(OSError, AttributeError):  # not on every system
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    rank = Rank(settings.journal.drain_urgent_age_s)
     folder = DataFolder(settings.data)
-    stores = open_stores(settings, folder.path)
+    stores = open_stores(settings, folder.path, breathe=give_way)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -42,6 +36,8 @@ def run_drain(settings: Settings, parent_pid: int) -> None:
         settings.journal,
         SystemClock(),
         max_body_bytes=settings.http.max_body_bytes,
+        breathe=give_way,
+        judge=rank.judge,
     )
     drain.run(stop, FINAL_S)
     stores.close()

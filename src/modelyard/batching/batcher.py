@@ -8,11 +8,11 @@ from concurrent.futures import Executor, Future
 from time import perf_counter
 
 from modelyard.batching.lane import Lane
-from modelyard.batching.ports import Job, Settle
-from modelyard.batching.run import Outcome, run_metered
+from modelyard.batching.ports import Job, Settle, Together
+from modelyard.batching.run import Ran, run_metered
 from modelyard.core.errors import InternalError, ModelyardError
 from modelyard.core.settings import BatchingSettings
-from modelyard.core.types import Servable
+from modelyard.core.types import Servable, Tensors
 
 FORGET_AFTER_S = 60.0
 """A lane that ran nothing for this long may go: its version can be freed then."""
@@ -22,20 +22,26 @@ class Batcher:
     """Runs jobs and hands them to `settle`, each exactly once, in the turn in which it finished.
 
     A version whose runs are short runs on the loop, others in `executor`, one batch at a time, while the loop
-    gathers the next. All methods are called on the loop's thread.
+    gathers the next. `together` may answer a whole batch that ran as one. All methods are called on the loop's thread.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, executor: Executor, settings: BatchingSettings, settle: Settle
+        self,
+        loop: asyncio.AbstractEventLoop,
+        executor: Executor,
+        settings: BatchingSettings,
+        settle: Settle,
+        together: Together | None = None,
     ) -> None:
         self._loop = loop
         self._executor = executor
         self._settings = settings
         self._settle = settle
+        self._together = together
         self._lanes: dict[int, Lane] = {}
         self._awake: list[Lane] = []
         self._finished: list[Job] = []
-        self._scheduled = False
+        self._scheduled = self._held = False
 
     def submit(self, job: Job) -> None:
         """The job runs in this turn, or as soon as its version is free."""
@@ -45,6 +51,8 @@ class Batcher:
         if lane.running and lane.waiting and lane.waiting[0].over:
             self._finished += lane.shed()
         lane.waiting.append(job)
+        if not self._held:
+            lane.waited = True
         if not lane.running and len(lane.waiting) == 1:
             self._awake.append(lane)
         self._schedule()
@@ -64,14 +72,18 @@ class Batcher:
         self._lanes[id(servable)] = lane
         return lane
 
+    def hold(self) -> None:
+        """What is submitted from now on runs in the `turn` that the caller makes, in this turn of the loop."""
+        self._scheduled = self._held = True
+
     def _schedule(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self.turn)
 
-    def _turn(self) -> None:
+    def turn(self) -> None:
         """One batch per version that waits; then everything that finished is settled, in one go."""
-        self._scheduled = False
+        self._scheduled = self._held = False
         lanes, self._awake = self._awake, []
         for lane in lanes:
             self._advance(lane)
@@ -85,7 +97,7 @@ class Batcher:
         if not batch:
             return
         if lane.in_loop:
-            self._apply(lane, batch, *run_metered(batch))
+            self._apply(lane, batch, run_metered(batch))
             if lane.waiting:
                 self._awake.append(lane)
                 self._schedule()
@@ -98,13 +110,13 @@ class Batcher:
         except RuntimeError:  # it takes nothing more: the process is about to end
             self._fail(batch)
             return
-        lane.running = True
+        lane.running = lane.waited = True
         future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._returned, lane, batch, done))
 
-    def _returned(self, lane: Lane, batch: Sequence[Job], done: Future[tuple[list[Outcome], float]]) -> None:
+    def _returned(self, lane: Lane, batch: Sequence[Job], done: Future[Ran]) -> None:
         lane.running = False
         if done.exception() is None:
-            self._apply(lane, batch, *done.result())
+            self._apply(lane, batch, done.result())
         else:  # not even an Exception: a model that wanted to end the process
             self._fail(batch)
         if lane.waiting:
@@ -116,18 +128,30 @@ class Batcher:
             job.fail(InternalError("internal", "The model could not be run."))
         self._finished += batch
 
-    def _apply(self, lane: Lane, batch: Sequence[Job], outcomes: Sequence[Outcome], run_s: float) -> None:
+    def _apply(self, lane: Lane, batch: Sequence[Job], ran: Ran) -> None:
         """Gives each job its own outcome; one that cannot take it fails alone."""
-        for job, (result, started, ended) in zip(batch, outcomes, strict=True):
-            if job.over:
-                self._finished.append(job)
-                continue
-            try:
-                if isinstance(result, ModelyardError):
-                    job.fail(result)
-                else:
-                    job.succeed(result, started, ended)
-            except Exception:
-                job.fail(InternalError("internal", "The answer could not be made."))
-            self._finished.append(job)
-        lane.note_run(run_s, outcomes[-1][2], sum(job.request.rows for job in batch))
+        if not self._shared_out(lane, batch, ran):
+            for job, (result, started, ended) in zip(batch, ran.outcomes(), strict=True):
+                if not job.over:
+                    _give(job, result, started, ended)
+        self._finished += batch
+        lane.note_run(ran.run_s, ran.ended_s, sum(job.request.rows for job in batch))
+
+    def _shared_out(self, lane: Lane, batch: Sequence[Job], ran: Ran) -> bool:
+        """Whether `together` answered them all; only where nobody can have been answered meanwhile."""
+        if self._together is None or ran.joint is None or not lane.in_loop:
+            return False
+        try:
+            return self._together(batch, ran.joint, ran.started_s, ran.ended_s)
+        except Exception:
+            return False
+
+
+def _give(job: Job, result: Tensors | ModelyardError, started_s: float, ended_s: float) -> None:
+    try:
+        if isinstance(result, ModelyardError):
+            job.fail(result)
+        else:
+            job.succeed(result, started_s, ended_s)
+    except Exception:
+        job.fail(InternalError("internal", "The answer could not be made."))

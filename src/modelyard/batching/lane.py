@@ -27,6 +27,8 @@ class Lane:
         self.servable = servable
         self.waiting: deque[Job] = deque()
         self.running = False
+        self.waited = False
+        """Whether jobs may have waited for longer than a turn, so that some of them may be over."""
         self.used_s = perf_counter()
         self.in_loop = servable.profile.in_loop
         self._batched = servable.profile.batched
@@ -40,10 +42,19 @@ class Lane:
 
     def take(self) -> tuple[list[Job], list[Job]]:
         """The next batch, at most `max_rows` rows unless one job alone is larger, and the jobs that are over."""
+        waiting = self.waiting
+        most = self._loop_rows if self.in_loop else self._max_rows
+        if self._fixed and self._batched and len(waiting) <= most and not self.waited:
+            batch = list(waiting)
+            if _single_rows(batch):  # as usual: all of this turn, a row each
+                waiting.clear()
+                return batch, []
+        return self._take_one_by_one(most)
+
+    def _take_one_by_one(self, most: int) -> tuple[list[Job], list[Job]]:
         batch: list[Job] = []
         over: list[Job] = []
         rows = 0
-        most = self._loop_rows if self.in_loop else self._max_rows
         waiting = self.waiting
         while waiting:
             job = waiting[0]
@@ -56,6 +67,7 @@ class Lane:
             rows += job.request.rows
             if not self._batched or job.request.rows == 0:
                 break
+        self.waited = bool(waiting)
         return batch, over
 
     def shed(self) -> list[Job]:
@@ -107,3 +119,10 @@ class Lane:
                 version=self.servable.version,
                 run_us=round(run_us, 1),
             )
+
+
+def _single_rows(batch: list[Job]) -> bool:
+    for job in batch:
+        if job.request.rows != 1:
+            return False
+    return True

@@ -31,3 +31,11 @@ class Settle(Protocol):
 
     def __call__(self, jobs: Sequence[Job]) -> None:
         """Never raises."""
+
+
+class Together(Protocol):
+    """Answers a whole batch that ran as one, in one go."""
+
+    def __call__(self, jobs: Sequence[Job], outputs: Tensors, started_s: float, ended_s: float) -> bool:
+        """Whether it did; if not, it changed nothing, and each job gets its own rows. `outputs` holds the rows of all
+        jobs, in their order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from time import perf_counter
 
 import numpy as np
@@ -10,34 +11,64 @@ import numpy as np
 from modelyard.batching.meter import read_meter, run_seconds
 from modelyard.batching.ports import Job
 from modelyard.core.errors import InternalError, ModelError, ModelyardError
-from modelyard.core.types import Array, Tensors
+from modelyard.core.types import Tensors
 
 Outcome = tuple[Tensors | ModelyardError, float, float]
 """What one job got, and when its run started and ended (perf_counter seconds)."""
 
 
-def run_metered(jobs: Sequence[Job]) -> tuple[list[Outcome], float]:
-    """`run_jobs`, and how many seconds the runs took of this thread (meter.py). In whichever thread calls it."""
+class Ran:
+    """What one run gave: `joint` are the outputs of all jobs' rows in order if they ran as one. `run_s` are the
+    seconds that the runs took of this thread (meter.py)."""
+
+    __slots__ = ("_alone", "_rows", "ended_s", "joint", "run_s", "started_s")
+
+    def __init__(self, started_s: float, ended_s: float, joint: Tensors | None, rows: Sequence[int]) -> None:
+        self.started_s = started_s
+        self.ended_s = ended_s
+        self.joint = joint
+        self.run_s = ended_s - started_s
+        self._rows = rows
+        self._alone: list[Outcome] = []
+
+    @classmethod
+    def alone(cls, outcomes: list[Outcome]) -> Ran:
+        """Jobs that ran one by one."""
+        ran = cls(outcomes[0][1], outcomes[-1][2], None, ())
+        ran._alone = outcomes
+        return ran
+
+    def outcomes(self) -> list[Outcome]:
+        """One outcome per job, in order."""
+        if self.joint is None:
+            return self._alone
+        parts: list[Outcome] = []
+        at = 0
+        for rows in self._rows:
+            own = {name: array[at : at + rows] for name, array in self.joint.items()}
+            parts.append((own, self.started_s, self.ended_s))
+            at += rows
+        return parts
+
+
+def run_metered(jobs: Sequence[Job]) -> Ran:
+    """`run_jobs`, its seconds metered. In whichever thread calls it."""
     before = read_meter()
-    outcomes = run_jobs(jobs)
-    return outcomes, run_seconds(before, read_meter(), outcomes[-1][2] - outcomes[0][1])
+    ran = run_jobs(jobs)
+    ran.run_s = run_seconds(before, read_meter(), ran.run_s)
+    return ran
 
 
-def run_jobs(jobs: Sequence[Job]) -> list[Outcome]:
-    """One outcome per job, in order. All jobs share a version and non-batch dimensions.
+def run_jobs(jobs: Sequence[Job]) -> Ran:
+    """Runs jobs that share a version and non-batch dimensions.
 
     Several jobs run as one batch; if that fails, each runs alone, so that a bad neighbour hurts nobody. Never
     raises; touches no job, so it may run in a thread.
     """
-    if len(jobs) == 1:
-        return [_run_alone(jobs[0])]
-    try:
-        started = perf_counter()
-        parts = _run_together(jobs)
-        ended = perf_counter()
-    except Exception:
-        return [_run_alone(job) for job in jobs]
-    return [(part, started, ended) for part in parts]
+    if len(jobs) > 1:
+        with suppress(Exception):
+            return _run_together(jobs)
+    return Ran.alone([_run_alone(job) for job in jobs])
 
 
 def _run_alone(job: Job) -> Outcome:
@@ -53,17 +84,13 @@ def _run_alone(job: Job) -> Outcome:
     return result, started, perf_counter()
 
 
-def _run_together(jobs: Sequence[Job]) -> list[dict[str, Array]]:
-    servable = jobs[0].servable
-    inputs = {name: np.concatenate([job.request.inputs[name] for job in jobs]) for name in jobs[0].request.inputs}
-    outputs = servable.loaded.run(inputs, ())
-    rows = sum(job.request.rows for job in jobs)
+def _run_together(jobs: Sequence[Job]) -> Ran:
+    started = perf_counter()
+    requests = [job.request for job in jobs]
+    inputs = {name: np.concatenate([request.inputs[name] for request in requests]) for name in requests[0].inputs}
+    outputs = jobs[0].servable.loaded.run(inputs, ())
+    counts = [request.rows for request in requests]
+    rows = sum(counts)
     if any(array.ndim == 0 or len(array) != rows for array in outputs.values()):
         raise InternalError("internal", "A batch came back with another number of rows.")
-    parts = []
-    at = 0
-    for job in jobs:
-        end = at + job.request.rows
-        parts.append({name: array[at:end] for name, array in outputs.items()})
-        at = end
-    return parts
+    return Ran(started, perf_counter(), outputs, counts)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import threading
 import warnings
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,6 +20,7 @@ import simdjson
 from modelyard.codec.json_strict import parse
 from modelyard.codec.oip_answer import encode_answer
 from modelyard.codec.oip_request import read_flag, read_object, read_outputs, read_request, read_subject
+from modelyard.codec.oip_turn import Slot, decode_rows, encode_rows, narrowed, slot_of
 from modelyard.codec.signature_plan import SignaturePlan, SinglePlan, plan_of
 from modelyard.codec.tensors import MAX_ELEMENTS, bad_size, from_bytes
 from modelyard.core.errors import InvalidRequestError, ModelyardError
@@ -38,7 +40,7 @@ from modelyard.core.types import (
 _KEPT_PARSER_BYTES = 1 << 20
 _MAX_EXTRA_BYTES = 4096
 _MIN_QUICK_DEPTH = 8
-_SAFE_SQUARES = 1e76  # the sum of squares below which no value can exceed FP32's range (3.4e38), rounding included
+_LEARN_AFTER = 64  # requests of another form before it is remembered instead: two clients must not take turns in that
 _KNOWN_KEYS = frozenset(("inputs", "id", "outputs", "parameters"))
 
 # A sum of squares that overflows is the answer "too large", not an accident; numpy.errstate would cost microseconds.
@@ -70,6 +72,44 @@ class OipCodec:
         """The answer, its outputs in the requested order. Raises value_invalid where bytes cannot become JSON text."""
         return encode_answer(request, outputs, context)
 
+    def decode_turn(
+        self, bodies: Sequence[bytes], signature: Signature, bounds: CodecBounds
+    ) -> list[DecodedRequest | None]:
+        """The requests that have the form of the last usual one, read together; None for all others."""
+        plan = plan_of(signature)
+        slot: Slot | None = plan.slot
+        if slot is None or plan.single is None or slot.commas >= bounds.max_json_values - _MAX_EXTRA_BYTES:
+            return [None] * len(bodies)
+        fitting = [body.startswith(slot.before) and body.endswith(slot.after) for body in bodies]
+        rows = self._rows([body for body, fits in zip(bodies, fitting, strict=True) if fits], slot, plan.single)
+        if rows is None:
+            return [None] * len(bodies)
+        name = plan.single.name
+        read = [DecodedRequest({name: rows[at : at + 1]}, 1) for at in range(len(rows))]
+        if len(read) == len(bodies):
+            return [*read]
+        ordered = iter(read)
+        return [next(ordered) if fits else None for fits in fitting]
+
+    def encode_turn(
+        self, requests: Sequence[DecodedRequest], outputs: Tensors, ids: Sequence[bytes], context: AnswerContext
+    ) -> list[bytes] | None:
+        """See TurnCodec; None if one asked for certain outputs, for binary, or sent an id of its own."""
+        for request in requests:
+            if request.rows != 1 or request.client_id is not None or request.outputs or request.binary:
+                return None
+        return encode_rows(plan_of(context.signature), context.model, context.version, ids, outputs)
+
+    def _rows(self, bodies: list[bytes], slot: Slot, single: SinglePlan) -> Array | None:
+        if not bodies or sum(map(len, bodies)) > _KEPT_PARSER_BYTES:
+            return None
+        parser = getattr(self._local, "parser", None) or self._new_parser()
+        try:
+            return decode_rows(bodies, slot, single, parser.parse)
+        except (ValueError, TypeError, RuntimeError):
+            self._new_parser()
+            return None
+
     def _quick(
         self, body: bytes, plan: SignaturePlan, single: SinglePlan, bounds: CodecBounds
     ) -> DecodedRequest | None:
@@ -80,7 +120,10 @@ class OipCodec:
         else:
             parser = getattr(self._local, "parser", None) or self._new_parser()
         try:
-            return _read_quickly(parser.parse(body), body, plan, single, bounds)
+            decoded = _read_quickly(parser.parse(body), body, plan, single, bounds)
+            if decoded is not None:
+                _learn(decoded, body, plan, single)
+            return decoded
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, ModelyardError):
             self._new_parser()
             return None
@@ -88,6 +131,20 @@ class OipCodec:
     def _new_parser(self) -> Any:
         self._local.parser = simdjson.Parser()
         return self._local.parser
+
+
+def _learn(decoded: DecodedRequest, body: bytes, plan: SignaturePlan, single: SinglePlan) -> None:
+    """Remembers the form of a usual request, if it is not the one that is remembered."""
+    if decoded.rows != 1 or decoded.client_id is not None or decoded.outputs or decoded.binary or decoded.subject:
+        return
+    slot: Slot | None = plan.slot
+    if slot is None or not (body.startswith(slot.before) and body.endswith(slot.after)):
+        plan.strangers += 1
+        if slot is not None and plan.strangers < _LEARN_AFTER:
+            return
+        plan.strangers = 0
+        array = decoded.inputs[single.name]
+        plan.slot = slot_of(body, array.shape, array.size, simdjson.Parser().parse) or slot
 
 
 def _read_quickly(
@@ -132,14 +189,8 @@ def _quick_data(data: Any, shape: tuple[int, ...], single: SinglePlan) -> Array 
     wide = np.frombuffer(data.as_buffer(of_type=single.kind), dtype=single.wide)
     if wide.size != math.prod(shape):
         return None
-    if single.kind == "d":
-        if single.dtype == single.wide:
-            return wide.reshape(shape)
-        if not wide.dot(wide) < _SAFE_SQUARES:
-            return None
-    elif single.low is not None and (wide.min() < single.low or wide.max() > single.high):
-        return None
-    return wide.astype(single.dtype, copy=False).reshape(shape)
+    narrow = narrowed(wide, single)
+    return None if narrow is None else narrow.reshape(shape)
 
 
 def _is_natural(data: Any, shape: tuple[int, ...], brackets: int) -> bool:

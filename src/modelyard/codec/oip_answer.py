@@ -50,7 +50,7 @@ def _mixed_answer(opening: bytes, choices: list[_Choice], outputs: Tensors) -> E
         if not binary and not classes:
             written.append(_json_output(output, outputs))
             continue
-        array = _array_of(output, outputs)
+        array = array_of(output, outputs)
         opened, datatype = output.opening, output.datatype
         if classes:
             array, opened, datatype = _top_classes(output, array, classes), output.opening_of_classes, "BYTES"
@@ -82,7 +82,7 @@ def _top_classes(output: OutputPlan, array: Array, most: int) -> Array:
 
 
 def _json_output(output: OutputPlan, outputs: Tensors) -> bytes:
-    array = _array_of(output, outputs)
+    array = array_of(output, outputs)
     if output.datatype == "BYTES":
         data = orjson.dumps(_texts(output, array))
     else:
@@ -90,7 +90,8 @@ def _json_output(output: OutputPlan, outputs: Tensors) -> bytes:
     return b'%b%b,"data":%b}' % (output.opening, orjson.dumps(array.shape), data)
 
 
-def _array_of(output: OutputPlan, outputs: Tensors) -> Array:
+def array_of(output: OutputPlan, outputs: Tensors) -> Array:
+    """The output in its own type. InternalError if the model gave none."""
     array = outputs.get(output.name)
     if array is None:
         raise InternalError("internal", "The model gave no value for an output.", field=output.name)

@@ -68,6 +68,9 @@ class SignaturePlan:
         self.columns = self._columns()
         self.column_names = frozenset(self.columns)
         self.envelopes: dict[bytes, Any] = {}
+        self.slot: Any = None
+        """The form of usual requests of one row (oip_turn.Slot)."""
+        self.strangers = 0
         self._heads: dict[tuple[str, str], bytes] = {}
 
     def _single(self) -> SinglePlan | None:

@@ -10,8 +10,28 @@ from modelyard.core.errors import ModelyardError
 from modelyard.core.types import Surface
 
 
-class RateState(msgspec.Struct, frozen=True):
-    """What the client may still do; `reset_s` until its whole allowance is back."""
+class RequestHead(msgspec.Struct, frozen=True, eq=False):
+    """All of a request but its body. Header values are the bytes that came, None where there was none.
+
+    Equal and hashed by identity. `lasting` says that the transport hands in this same object for every request whose
+    head has the same bytes, so what was worked out for it once may be remembered.
+    """
+
+    surface: Surface
+    model: str
+    version: str | None = None
+    key: bytes | None = None
+    content_type: bytes | None = None
+    content_encoding: bytes | None = None
+    header_length: bytes | None = None
+    accept_encoding: bytes | None = None
+    caller_request_id: bytes | None = None
+    lasting: bool = False
+
+
+class RateState(msgspec.Struct, frozen=True, eq=False):
+    """What the client may still do; `reset_s` until its whole allowance is back. Requests of one client in one turn of
+    the loop share one: it says what is left when their answers leave."""
 
     limit: int
     remaining: int
@@ -34,18 +54,10 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Call(Protocol):
-    """One predict request, complete. Header values are the bytes that came, None where there was none."""
+    """One predict request, complete."""
 
-    surface: Surface
-    model: str
-    version: str | None
-    key: bytes | None
+    head: RequestHead
     body: bytes
-    content_type: bytes | None
-    content_encoding: bytes | None
-    header_length: bytes | None
-    accept_encoding: bytes | None
-    caller_request_id: bytes | None
 
     @property
     def gone(self) -> bool:

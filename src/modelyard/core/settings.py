@@ -133,6 +133,9 @@ class JournalSettings(Section):
     max_spool_bytes: int = Field(1024 * MIB, ge=64 * 1024, description="Most bytes waiting for the drain, then 503.")
     max_file_bytes: int = Field(64 * MIB, ge=4096, description="A spool file is closed at this size.")
     drain_interval_s: float = Field(0.2, gt=0, description="How often the drain looks for new records.")
+    drain_urgent_age_s: float = Field(
+        120, gt=0, description="A record that waited this long for the drain makes it an equal of the workers."
+    )
     drain_batch: int = Field(2000, ge=1, description="Most records of one drain transaction.")
 
 

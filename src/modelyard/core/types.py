@@ -149,6 +149,19 @@ class SurfaceCodec(Protocol):
         """The answer for this request; `outputs` holds this request's own rows only, every output of the model."""
 
 
+class TurnCodec(SurfaceCodec, Protocol):
+    """A codec that can take the usual requests of one turn of the loop together, with the same results."""
+
+    def decode_turn(self, bodies: Sequence[bytes], signature: Signature, bounds: CodecBounds) -> list[Any]:
+        """One DecodedRequest per body, or None where `decode` must look; never raises."""
+
+    def encode_turn(
+        self, requests: Sequence[DecodedRequest], outputs: Tensors, ids: Sequence[bytes], context: AnswerContext
+    ) -> list[bytes] | None:
+        """The bodies of their answers, if none asked for anything unusual; `outputs` holds the rows of all requests,
+        `ids` their prediction ids, which take the place of the context's."""
+
+
 class LoadedModel(Protocol):
     """A version in memory. `run` may be called from any one thread at a time and never keeps its arguments."""
 

@@ -11,6 +11,7 @@ from uvicorn.server import ServerState
 from modelyard.core.call import Answer, ErrorRenderer
 from modelyard.core.errors import InvalidRequestError, ModelyardError
 from modelyard.core.settings import HttpSettings
+from modelyard.http.connection.heads import KnownHeads
 from modelyard.http.edge.proxied import Proxies, native_targets
 from modelyard.http.wire import invoked_model
 from modelyard.predict import REQUEST_ID, Predictor
@@ -27,6 +28,7 @@ class Shared:
         self.render_error = render_error
         self.next_id = next_id
         self.targets = native_targets(settings)
+        self.heads = KnownHeads()
         self.proxies = Proxies(settings)
         self.draining = False
         self.inflight_bytes = 0

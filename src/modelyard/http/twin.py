@@ -14,9 +14,17 @@ import structlog
 
 from modelyard.core.call import Answer
 from modelyard.core.errors import DeadlineError, InternalError, MethodError, ModelyardError
-from modelyard.http.bounds import body_too_large, inflight_bytes_exceeded, receive_timeout
+from modelyard.http.connection.bounds import body_too_large, inflight_bytes_exceeded, receive_timeout
 from modelyard.http.shared import Shared
-from modelyard.http.wire import Target, answer_fields, check_names, predict_target, presented_key, rate_fields
+from modelyard.http.wire import (
+    Target,
+    answer_fields,
+    check_names,
+    predict_target,
+    presented_key,
+    rate_fields,
+    read_head,
+)
 from modelyard.predict import REQUEST_ID
 
 Scope = MutableMapping[str, Any]
@@ -31,17 +39,8 @@ class TwinCall:
     """One predict request over ASGI; implements core.call.Call."""
 
     def __init__(self, target: Target, headers: list[tuple[bytes, bytes]], key: bytes | None, body: bytes) -> None:
-        fields = dict(headers)
-        self.surface = target.surface
-        self.model = target.model
-        self.version = target.version
-        self.key = key
+        self.head = read_head(target, key, dict(headers))
         self.body = body
-        self.content_type = fields.get(b"content-type")
-        self.content_encoding = fields.get(b"content-encoding")
-        self.header_length = fields.get(b"inference-header-content-length")
-        self.accept_encoding = fields.get(b"accept-encoding")
-        self.caller_request_id = fields.get(b"x-request-id")
         self.gone = False
         self.answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 

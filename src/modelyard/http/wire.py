@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from modelyard.core.call import Answer, RateState
+from modelyard.core.call import Answer, RateState, RequestHead
 from modelyard.core.errors import InvalidRequestError
 from modelyard.core.types import NAME, Surface
 
@@ -138,6 +138,22 @@ def presented_key(headers: Headers) -> bytes | None:
     return key
 
 
+def read_head(target: Target, key: bytes | None, fields: Mapping[bytes, bytes]) -> RequestHead:
+    """What the spine needs of a request's head; of a field that came twice, the last one counts."""
+    get = fields.get
+    return RequestHead(
+        target.surface,
+        target.model,
+        target.version,
+        key,
+        get(b"content-type"),
+        get(b"content-encoding"),
+        get(b"inference-header-content-length"),
+        get(b"accept-encoding"),
+        get(b"x-request-id"),
+    )
+
+
 def head_without_upgrade(method: bytes, url: bytes, headers: Headers) -> bytes:
     """The head of a request again, without its offer to change the protocol (RFC 9110, 7.8: it may be ignored)."""
     lines = [b"%b %b HTTP/1.1" % (method, url)]
@@ -200,26 +216,32 @@ def _status_line(status: int) -> bytes:
 STATUS_LINES: Mapping[int, bytes] = {status: _status_line(status) for status in range(200, 600)}
 
 
+_last: tuple[str | None, RateState | None, str] = (None, None, "")
+
+
+def _standing_fields(version: str | None, rate: RateState | None) -> str:
+    """The fields that the answers of one turn to one client have in common; the last ones are remembered."""
+    global _last
+    last_version, last_rate, text = _last
+    if version is last_version and rate is last_rate:
+        return text
+    fields = [(b"content-type", b"application/json")]
+    if version is not None:
+        fields.append((b"x-model-version", version.encode("ascii")))
+    text = b"".join(b"%b: %b\r\n" % field for field in (*fields, *rate_fields(rate))).decode("ascii")
+    _last = version, rate, text
+    return text
+
+
 def answer_bytes(answer: Answer, date: bytes, close: bool) -> bytes:
     """The whole answer as it goes to the socket; `date` is a ready header line."""
-    rate = answer.rate
-    if (
-        answer.status == 200
-        and rate is not None
-        and answer.header_length is None
-        and answer.content_encoding is None
-        and not close
-    ):
-        return b"".join((
-            b"HTTP/1.1 200 OK\r\n", date, b"content-type: application/json\r\ncontent-length: ",
-            b"%d" % len(answer.body),
-            (
-                f"\r\nx-request-id: {answer.request_id}\r\nx-prediction-id: {answer.prediction_id}\r\n"
-                f"x-model-version: {answer.version}\r\nratelimit-limit: {rate.limit}\r\n"
-                f"ratelimit-remaining: {rate.remaining}\r\nratelimit-reset: {math.ceil(rate.reset_s)}\r\n\r\n"
-            ).encode("ascii"),
-            answer.body,
-        ))  # fmt: skip
+    if answer.status == 200 and answer.header_length is None and answer.content_encoding is None and not close:
+        standing, prediction_id = _standing_fields(answer.version, answer.rate), answer.prediction_id
+        body = answer.body
+        return (
+            f"HTTP/1.1 200 OK\r\n{standing}content-length: {len(body)}\r\nx-request-id: {answer.request_id}\r\n"
+            f"x-prediction-id: {prediction_id}\r\n"
+        ).encode("ascii") + date + b"\r\n" + body
     parts = [STATUS_LINES[answer.status], date]
     for name, value in answer_fields(answer):
         parts += (name, b": ", value, b"\r\n")

@@ -90,7 +90,10 @@ class _StoreFailed(Exception):  # noqa: N818 - never leaves this module
 
 
 class Drain:
-    """Moves one folder's spool into one sink. Not for several threads. `decode` None is codec.log's decoder."""
+    """Moves one folder's spool into one sink. Not for several threads. `decode` None is codec.log's decoder.
+
+    `breathe` is called after each record, for a drain that shares its core; `judge` after each batch, with the share of
+    the spool that is full and the age in seconds of the batch's first record."""
 
     def __init__(
         self,
@@ -102,6 +105,8 @@ class Drain:
         *,
         decompress: Decompress = decompress,
         max_body_bytes: int = 64 * MIB,
+        breathe: Callable[[], object] = bool,
+        judge: Callable[[float, float], None] | None = None,
         emit: Emit = emit,
     ) -> None:
         self._folder = folder
@@ -109,6 +114,8 @@ class Drain:
         self._settings = settings
         self._clock = clock
         self._emit = emit
+        self._breathe = breathe
+        self._judge = judge
         self._decoder = RecordDecoder(self._signature, decode or decode_for_log, decompress, clock, max_body_bytes)
         self._lock: BinaryIO | None = None
         self._signatures: dict[str, Signature] = {}
@@ -200,6 +207,7 @@ class Drain:
         return True
 
     def _gather(self, batch: _Batch, frame: Frame, tally: _Tally) -> None:
+        self._breathe()
         record = self._decoder.record(frame)
         at_ns = record.header.at_ns
         if tally.oldest_ns == 0 or at_ns < tally.oldest_ns:
@@ -215,6 +223,9 @@ class Drain:
             end = batch.items[-1][1].end
             self._store_records(batch.file, [record for record, _ in batch.items], end, tally)
         tally.bytes += batch.bytes
+        if self._judge is not None:
+            age_s = self._clock.now() - batch.items[0][0].header.at_ns / 1e9
+            self._judge(spool_bytes(self._folder) / self._settings.max_spool_bytes, age_s)
 
     def _store_single(self, file: str, record: PredictionRecord, frame: Frame, tally: _Tally) -> None:
         raw, bare = fallbacks(record, frame)

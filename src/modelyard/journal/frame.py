@@ -6,7 +6,7 @@ A frame is a prefix of 18 bytes, little-endian, then its payload:
 
 `length` counts the payload; the checksum covers everything behind itself, so that every bit of a frame is checked
 (a changed length checks the wrong bytes). The header is a RecordHeader in MessagePack; request and answer are the
-bytes that came and left. Schema 1 is this form.
+bytes that came and left. Schema 2 is this form; schema 1 had the header's fields in another order, and is still read.
 
 All frames of one write are followed by a mark, a frame of schema 0xFFFF without payload. Frames count only once
 their mark is there: a write that failed half-way, and was or will be truncated, is never read as records, not even by
@@ -16,15 +16,15 @@ a reader that comes between the write and the truncation. (Commit records of wri
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import google_crc32c
 import msgspec
 
-from modelyard.journal.record import RecordHeader
+from modelyard.journal.record import STANDING_FIELDS, RecordHeader
 
-SCHEMA = 1
+SCHEMA = 2
 MARK_SCHEMA = 0xFFFF
 READ_BYTES = 4 * 1024 * 1024
 
@@ -34,18 +34,71 @@ _CHECK = struct.Struct("<II")
 _PREFIX_BYTES = _PREFIX.size
 _TAIL_OFFSET = _CHECK.size
 
+COPY_BYTES = 64 * 1024
+"""Frames up to this size are put together in one piece: copying them is cheaper than three checksums and writes."""
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(RecordHeader).decode
 _crc, _extend = google_crc32c.value, google_crc32c.extend
 _tail, _check = _TAIL.pack, _CHECK.pack
 
+_MOST = 0xFFFFFFFF
+_NUMBERS = struct.Struct(">BQBHBIBIBIBIBi").pack
+_U64, _U32, _U16, _I32 = 0xCF, 0xCE, 0xCD, 0xD2
+_OPENING = b"\xdc" + struct.pack(">H", len(RecordHeader.__struct_fields__))
+_NO_CODE_NO_SUBJECT = b"\xa0\xa0"
 
-def encode_frame(header: RecordHeader, request: bytes, answer: bytes) -> tuple[bytes, bytes, bytes]:
-    """The frame in three parts to be written one after the other; large bodies are not copied."""
-    head = _encode(header)
-    head = _tail(SCHEMA, len(head), len(request)) + head
-    checksum = _extend(_extend(_crc(head), request), answer)
-    return _check(len(head) - _TAIL.size + len(request) + len(answer), checksum) + head, request, answer
+
+def encode_standing(fields: Sequence[str | bytes | int]) -> bytes:
+    """The last STANDING_FIELDS values of a RecordHeader, in its order, to be given to `frame_of` again and again."""
+    if len(fields) != STANDING_FIELDS:
+        raise ValueError(f"{len(fields)} values instead of {STANDING_FIELDS}")
+    return b"".join(map(_encode, fields))
+
+
+def frame_of(
+    id: bytes,
+    at_ns: int,
+    status: int,
+    rows: int,
+    times_us: tuple[int, int, int],
+    answer_header_length: int,
+    request_id: bytes,
+    code: str,
+    subject: str,
+    standing: bytes,
+    request: bytes,
+    answer: bytes,
+) -> tuple[bytes, ...]:
+    """A frame as parts to be written one after the other; bodies over COPY_BYTES are not copied. `times_us` are queue,
+    compute and total; `id` and `request_id` are ASCII of at most 255 bytes."""
+    queue_us, compute_us, total_us = times_us
+    numbers = _NUMBERS(
+        _U64, at_ns, _U16, status, _U32, rows, _U32, min(queue_us, _MOST), _U32, min(compute_us, _MOST),
+        _U32, min(total_us, _MOST), _I32, answer_header_length,
+    )  # fmt: skip
+    told = _NO_CODE_NO_SUBJECT if not code and not subject else _encode(code) + _encode(subject)
+    head = b"%b\xd9%c%b%b\xd9%c%b%b%b" % (
+        _OPENING, len(id), id, numbers, len(request_id), request_id, told, standing
+    )  # fmt: skip
+    tail = _tail(SCHEMA, len(head), len(request))
+    length = len(head) + len(request) + len(answer)
+    if length <= COPY_BYTES:
+        frame = tail + head + request + answer
+        return (_check(length, _crc(frame)) + frame,)
+    checksum = _extend(_extend(_crc(tail + head), request), answer)
+    return _check(length, checksum) + tail + head, request, answer
+
+
+def encode_frame(header: RecordHeader, request: bytes, answer: bytes) -> tuple[bytes, ...]:
+    """The frame of a header that is there already."""
+    values = tuple(getattr(header, name) for name in RecordHeader.__struct_fields__)
+    return frame_of(
+        header.id.encode(), header.at_ns, header.status, header.rows,
+        (header.queue_us, header.compute_us, header.total_us), header.answer_header_length,
+        header.request_id.encode(), header.code, header.subject, encode_standing(values[-STANDING_FIELDS:]),
+        request, answer,
+    )  # fmt: skip
 
 
 def _mark() -> bytes:
@@ -68,9 +121,27 @@ class Frame(msgspec.Struct, frozen=True):
 
     def record_header(self) -> RecordHeader:
         """The decoded header; msgspec.DecodeError (a ValueError) if this program does not know its form."""
-        if self.schema != SCHEMA:
-            raise msgspec.DecodeError(f"schema {self.schema} is not known here")
-        return _decode(self.header)
+        if self.schema == SCHEMA:
+            return _decode(self.header)
+        if self.schema == 1:
+            return _from_first(self.header)
+        raise msgspec.DecodeError(f"schema {self.schema} is not known here")
+
+
+_FIRST_ORDER = (
+    "id", "at_ns", "request_id", "surface", "content_type", "content_encoding", "request_header_length",
+    "answer_header_length", "key_id", "client", "endpoint", "model", "version", "arm", "manifest", "redaction",
+    "status", "code", "rows", "queue_us", "compute_us", "total_us", "subject",
+)  # fmt: skip
+"""The header's fields in schema 1."""
+
+
+def _from_first(header: bytes) -> RecordHeader:
+    values = msgspec.msgpack.decode(header)
+    if not isinstance(values, list) or len(values) != len(_FIRST_ORDER):
+        raise msgspec.DecodeError("the header of schema 1 has other fields")
+    named = dict(zip(_FIRST_ORDER, values, strict=True))
+    return msgspec.convert([named[name] for name in RecordHeader.__struct_fields__], RecordHeader)
 
 
 class FrameReader:

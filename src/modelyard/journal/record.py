@@ -14,16 +14,26 @@ class RecordHeader(msgspec.Struct, frozen=True, array_like=True):
     request's ("" for none), the answer is always stored uncompressed. `request_header_length` is the text of
     Inference-Header-Content-Length, `answer_header_length` -1 when the answer is plain JSON. `code` is the error's
     code or "". `arm` is the version's position in the endpoint's weights, -1 if the caller named the version.
+
+    What differs from request to request comes first; the rest (STANDING_FIELDS of them, from `surface` on) is the same
+    for all requests of one key with one head to one version, and is encoded once for them.
     """
 
     id: str
     at_ns: int
+    status: int
+    rows: int
+    queue_us: int
+    compute_us: int
+    total_us: int
+    answer_header_length: int
     request_id: str
+    code: str
+    subject: str
     surface: str
     content_type: bytes
     content_encoding: bytes
     request_header_length: bytes
-    answer_header_length: int
     key_id: str
     client: str
     endpoint: str
@@ -32,13 +42,9 @@ class RecordHeader(msgspec.Struct, frozen=True, array_like=True):
     arm: int
     manifest: str
     redaction: str
-    status: int
-    code: str
-    rows: int
-    queue_us: int
-    compute_us: int
-    total_us: int
-    subject: str = ""
+
+
+STANDING_FIELDS = 12
 
 
 class PredictionRecord(msgspec.Struct, frozen=True):

@@ -2,8 +2,9 @@
 
 The generic cell rate algorithm (ITU-T Recommendation I.371, annex A, "virtual scheduling"): per client one number,
 the theoretical arrival time (TAT) of the next request. With T the time between requests at the sustained rate and
-tau = (burst - 1) * T, a request at time t passes if t >= TAT - tau; then TAT becomes max(t, TAT) + T. So in any span
-of w seconds at most burst + w / T requests pass: no window has a border at which a client could spend twice.
+tau = (burst - 1) * T, a request at time t passes if t >= TAT - tau; then TAT becomes max(t, TAT) + T. Several requests
+at one time t pass together if they would have passed one after the other. So in any span of w seconds at most
+burst + w / T requests pass: no window has a border at which a client could spend twice.
 
 TAT is a 64-bit count of CLOCK_MONOTONIC nanoseconds, 8 bytes a client, in a memory file that the parent creates anew
 at each start and the workers inherit. Reading and writing it happens under a POSIX record lock on the client's own 8
@@ -71,9 +72,9 @@ class SharedGcra:
         """The counter over a descriptor that `create` made, in this or in a parent process."""
         return cls(descriptor, clock, on_failure=on_failure)
 
-    def take(self, slot: int, interval_s: float, burst: int) -> RateDecision:
-        """Takes one request; see RateCounter. When the state cannot be reached, `limits.on_failure` decides:
-        OverloadError("server_busy"), or a pass that counts nothing."""
+    def take(self, slot: int, interval_s: float, burst: int, count: int = 1) -> RateDecision:
+        """Takes up to `count` requests under one lock; see RateCounter. When the state cannot be reached,
+        `limits.on_failure` decides: OverloadError("server_busy"), or a pass that counts nothing."""
         interval = int(interval_s * 1e9 + 0.5) or 1
         depth = interval * burst
         start = slot * SLOT_BYTES
@@ -93,21 +94,22 @@ class SharedGcra:
                     spent = 0
                 elif spent > depth:
                     spent = depth
-                allowed = spent + interval <= depth
-                if allowed:
-                    spent += interval
+                passed = (depth - spent) // interval
+                if passed > count:
+                    passed = count
+                spent += passed * interval
                 arrivals[slot] = now + spent
             finally:
                 _lockf(descriptor, _UNLOCK, SLOT_BYTES, start)
         except (OSError, IndexError, ValueError) as error:
-            return self._failure(error, burst)
+            return self._failure(error, burst, count)
         self._failed = False
         return RateDecision(
-            allowed,
+            passed,
             burst,
             (depth - spent) // interval,
             spent / 1e9,
-            0.0 if allowed else (spent + interval - depth) / 1e9,
+            0.0 if passed == count else (spent + interval - depth) / 1e9,
         )
 
     def close(self) -> None:
@@ -129,12 +131,12 @@ class SharedGcra:
                 if time.monotonic() >= deadline_s:
                     raise BlockingIOError("the lock of the client's slot is held for too long") from None
 
-    def _failure(self, error: Exception, burst: int) -> RateDecision:
+    def _failure(self, error: Exception, burst: int, count: int) -> RateDecision:
         if not self._failed:
             self._emit(Event.LIMIT_COUNTER_FAILED, "error", reason=str(error), allowed=self._allow_on_failure)
             self._failed = True
         if self._allow_on_failure:
-            return RateDecision(True, burst, 0, 0.0, 0.0)
+            return RateDecision(count, burst, 0, 0.0, 0.0)
         raise OverloadError(
             "server_busy", "The rate counter does not answer; nothing was done.", retry_after_s=RETRY_AFTER_S
         )

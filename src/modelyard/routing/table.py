@@ -55,6 +55,16 @@ class RoutingTable:
         Raises NotFoundError("model_not_found" | "version_not_found"), UnavailableError("model_not_ready" |
         "model_unhealthy").
         """
+        standing = self.standing_route(name, version)
+        if standing is not None:
+            return standing
+        endpoint = self.endpoints[name]
+        arm = assign(name, prediction_id, endpoint.weights)
+        return Route(name, arm, self._servable(endpoint.model, endpoint.weights[arm][0]))
+
+    def standing_route(self, name: str, version: str | None) -> Route | None:
+        """The route that all such requests take in this table; None if each is routed by its own id. Raises like
+        `route`."""
         if version is None:
             single = self._single.get(name)
             if single is not None:
@@ -70,8 +80,7 @@ class RoutingTable:
             )
         if version is not None:
             return Route(name, -1, self._servable(endpoint.model, version))
-        arm = assign(name, prediction_id, endpoint.weights)
-        return Route(name, arm, self._servable(endpoint.model, endpoint.weights[arm][0]))
+        return None
 
     def _servable(self, model: str, version: str) -> Servable:
         servable = self.servables.get((model, version))

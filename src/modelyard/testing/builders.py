@@ -113,4 +113,5 @@ _HEADER: Mapping[str, Any] = {
     "queue_us": 10,
     "compute_us": 20,
     "total_us": 40,
+    "subject": "",
 }

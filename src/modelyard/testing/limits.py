@@ -17,21 +17,21 @@ class MemoryRateCounter:
         self._lock = threading.Lock()
         self._arrivals: dict[int, float] = {}
 
-    def take(self, slot: int, interval_s: float, burst: int) -> RateDecision:
-        """Takes one request from the slot's allowance, atomically."""
+    def take(self, slot: int, interval_s: float, burst: int, count: int = 1) -> RateDecision:
+        """Takes up to `count` requests from the slot's allowance, atomically, one after the other."""
         with self._lock:
             now = self._clock.monotonic()
             whole_s = interval_s * burst
             arrival = min(max(self._arrivals.get(slot, now), now), now + whole_s)
-            wait_s = arrival + interval_s - now - whole_s
-            allowed = wait_s <= 1e-9
-            if allowed:
+            passed = 0
+            while passed < count and (wait_s := arrival + interval_s - now - whole_s) <= 1e-9:
                 arrival += interval_s
-                self._arrivals[slot] = arrival
+                passed += 1
+            self._arrivals[slot] = arrival
         return RateDecision(
-            allowed=allowed,
+            passed=passed,
             limit=burst,
             remaining=int((now + whole_s - arrival) / interval_s + 1e-6),
             reset_s=arrival - now,
-            retry_after_s=0.0 if allowed else wait_s,
+            retry_after_s=0.0 if passed == count else wait_s,
         )

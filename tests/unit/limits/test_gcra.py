@@ -190,3 +190,19 @@ def test_an_absurd_allowance_is_no_crash(clock: FakeClock) -> None:
         use_up()
     gcra.close()
     os.close(descriptor)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 9)), max_size=30), st.integers(1, 7))
+def test_several_at_once_are_one_after_the_other(asked: list[tuple[int, int]], burst: int) -> None:
+    """`count` requests pass, and leave behind, exactly what as many single ones at that moment would (API-5)."""
+    clocks = FakeClock(), FakeClock()
+    counters = [SharedGcra.attach(SharedGcra.create(1), clock) for clock in clocks]
+    for wait_ms, count in asked:
+        for clock in clocks:
+            clock.advance(wait_ms / 1e3)
+        together = counters[0].take(0, 0.7, burst, count)
+        single = [counters[1].take(0, 0.7, burst) for _ in range(count)]
+        assert together.passed == sum(one.passed for one in single)
+        assert (together.remaining, together.reset_s, together.retry_after_s) == (
+            single[-1].remaining, single[-1].reset_s, single[-1].retry_after_s
+        )  # fmt: skip

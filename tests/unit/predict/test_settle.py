@@ -8,13 +8,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest
 
-from modelyard import predict as spine
 from modelyard.auth.keys import KeyIssuer
 from modelyard.auth.table import KeyTable
 from modelyard.codec import CODECS
-from modelyard.core.call import Answer
+from modelyard.core.call import Answer, RequestHead
 from modelyard.core.clock import SystemClock
 from modelyard.core.settings import Settings
 from modelyard.core.types import Surface
@@ -22,7 +22,8 @@ from modelyard.http.errors import render_error
 from modelyard.journal.commit import commit_at_once
 from modelyard.journal.ids import PredictionIds
 from modelyard.journal.spool import SpoolBroken
-from modelyard.predict import Commit, Predictor
+from modelyard.predict import Commit, Predictor, spine
+from modelyard.predict.prediction import Prediction
 from modelyard.routing.ports import Endpoint
 from modelyard.routing.table import RoutingTable
 from modelyard.testing import MemoryKeyStore, MemoryRateCounter, servable
@@ -33,13 +34,8 @@ ROW = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}]}'
 class StubCall:
     """One request; `answers` is what it was told. `breaks` makes its connection fail under the answer."""
 
-    surface = Surface.OIP
-    model = "tree"
-    version = None
-    content_type = content_encoding = header_length = accept_encoding = caller_request_id = None
-
     def __init__(self, key: bytes, body: bytes = ROW) -> None:
-        self.key = key
+        self.head = RequestHead(Surface.OIP, "tree", key=key)
         self.body = body
         self.gone = False
         self.breaks = False
@@ -74,7 +70,7 @@ class StubJournal:
     @property
     def records(self) -> int:
         """Frames written."""
-        return sum(len(turn) // 3 for turn in self.turns)
+        return sum(len(turn) for turn in self.turns)
 
 
 class Yard:
@@ -143,14 +139,14 @@ def test_a_connection_that_breaks_under_its_answer(place: int) -> None:
 @pytest.mark.parametrize("place", range(4))
 def test_an_answer_that_cannot_be_recorded(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The frame of one answer cannot be made: its caller hears `internal`, never the answer; the others get theirs."""
-    real, victim = spine.encode_frame, f"{1:016x}{place:010x}"
+    real, victim = spine.frame_of, b"%016x%010x" % (1, place)
 
-    def encode(header: Any, *rest: Any) -> Any:
-        if header.id == victim and header.status == 200:
+    def encode(prediction_id: bytes, at_ns: int, status: int, *rest: Any) -> Any:
+        if prediction_id == victim and status == 200:
             raise ValueError("a bug")
-        return real(header, *rest)
+        return real(prediction_id, at_ns, status, *rest)
 
-    monkeypatch.setattr(spine, "encode_frame", encode)
+    monkeypatch.setattr(spine, "frame_of", encode)
 
     async def test(yard: Yard) -> None:
         calls = yard.ask(4)
@@ -168,7 +164,7 @@ def test_frames_that_can_never_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr(spine, "encode_frame", fail)
+    monkeypatch.setattr(spine, "frame_of", fail)
 
     async def test(yard: Yard) -> None:
         calls = yard.ask(3)
@@ -197,8 +193,9 @@ def test_a_station_that_breaks_before_the_batch() -> None:
 
     async def test(yard: Yard) -> None:
         whole = yard.predictor.table
-        yard.predictor.table = None  # type: ignore[assignment]
+        yard.predictor._roads.table = None  # type: ignore[assignment]
         (call,) = yard.ask()
+        await turns()
         assert call.code == "internal"
         assert yard.predictor.counters == {"internal": 1}
         yard.predictor.table = whole
@@ -214,9 +211,9 @@ def test_a_request_with_no_good_item_whose_answer_breaks(monkeypatch: pytest.Mon
     """There is nothing to run, and the encoder fails: `internal` at once, not a wait for the deadline."""
 
     async def test(yard: Yard) -> None:
-        monkeypatch.setattr(spine.Prediction, "answer_items_only", lambda _: 1 / 0)
+        monkeypatch.setattr(Prediction, "answer_items_only", lambda _: 1 / 0)
         call = StubCall(yard.key, b'{"items":[{"a":1}]}')
-        call.surface = Surface.PREDICTIONS
+        call.head = msgspec.structs.replace(call.head, surface=Surface.PREDICTIONS)
         yard.predictor.predict(call)
         await turns()
         assert call.code == "internal"
@@ -249,6 +246,8 @@ def test_giving_up_answers_everyone_once() -> None:
 
     async def test(yard: Yard) -> None:
         calls = yard.ask(3)
+        yard.predictor._admit(yard.predictor._arrived)
+        yard.predictor._arrived = []
         yard.predictor.expire()
         yard.predictor.expire()
         await turns()
@@ -264,7 +263,9 @@ def test_only_those_past_their_deadline_are_given_up() -> None:
 
     async def test(yard: Yard) -> None:
         old, new = yard.ask(2)
-        next(p for p in yard.predictor.in_flight if p.call is old).deadline_s = 0.0
+        yard.predictor._admit(yard.predictor._arrived)
+        yard.predictor._arrived = []
+        next(p for p in yard.predictor.in_flight if p.call is old).submitted_s = -1e6
         yard.predictor.expire(1.0)
         await turns()
         assert (old.code, new.code) == ("request_timeout", "")

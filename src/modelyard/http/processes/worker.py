@@ -20,9 +20,9 @@ from uvicorn.config import Config
 
 from modelyard.core.events import Event
 from modelyard.core.settings import Settings
+from modelyard.http.connection.protocol import bind
 from modelyard.http.edge.tls import SHUTDOWN_TIMEOUT_S, TlsContext, over_tls
 from modelyard.http.processes.board import Board, WorkerState
-from modelyard.http.protocol import bind
 from modelyard.http.shared import Shared
 from modelyard.predict import Predictor
 

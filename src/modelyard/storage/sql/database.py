@@ -26,9 +26,11 @@ class Database:
     the transaction is kept.
     """
 
-    def __init__(self, url: str, busy_timeout_s: float) -> None:
+    def __init__(self, url: str, busy_timeout_s: float, breathe: Callable[[], object] | None = None) -> None:
         self._busy_timeout_s = busy_timeout_s
         self._engine = dialects.engine_for(url, busy_timeout_s)
+        if breathe is not None:
+            dialects.breathe_often(self._engine, breathe)
         self._pid = os.getpid()
 
     def open(self) -> None:

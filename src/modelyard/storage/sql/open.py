@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from modelyard.auth.scopes import parse_rate
@@ -30,16 +31,20 @@ DATABASE_FILE = "modelyard.db"
 AUDIT_HEAD_FILE = "audit-head"
 
 
-def open_stores(settings: Settings, data: Path, clock: Clock | None = None) -> Stores:
+def open_stores(
+    settings: Settings, data: Path, clock: Clock | None = None, breathe: Callable[[], object] | None = None
+) -> Stores:
     """Opens the database (`database.url`, or a SQLite file in `data`) at the newest schema, and the artifacts folder.
 
-    Every change of keys, versions and traffic leaves its event in the audit log, stamped by `clock`.
-    Makes `data` if it is not there, private (0700). May be called by several processes at once, each for itself.
+    Every change of keys, versions and traffic leaves its event in the audit log, stamped by `clock`. `breathe` is
+    called again and again while a long statement runs. Makes `data` if it is not there, private (0700). May be called
+    by several processes at once, each for itself.
     SettingsError("setting_invalid" | "data_folder_unusable").
     """
     default_rate = _default_rate(settings.limits)
     _make_folder(data)
-    database = Database(settings.database.url or sqlite_url(data / DATABASE_FILE), settings.database.busy_timeout_s)
+    url = settings.database.url or sqlite_url(data / DATABASE_FILE)
+    database = Database(url, settings.database.busy_timeout_s, breathe)
     database.open()
     heads = HeadFile(data / AUDIT_HEAD_FILE)
     trail = AuditTrail(heads, clock or SystemClock())

@@ -86,3 +86,8 @@ def receive_timeout(part: str, timeout_s: float) -> ModelyardError:
         field=f"http.{part}_timeout_s",
         expected=timeout_s,
     )
+
+
+def too_many_connections() -> ModelyardError:
+    """A connection over the bound."""
+    return OverloadError("server_busy", "The server has too many connections.", retry_after_s=1.0)

@@ -15,27 +15,25 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from modelyard.core.errors import ModelyardError, OverloadError
-from modelyard.http.bounds import (
+from modelyard.core.call import RequestHead
+from modelyard.core.errors import ModelyardError
+from modelyard.core.types import Surface
+from modelyard.http.connection.bounds import (
     body_too_large,
     head_bound,
     head_error,
     headers_too_large,
     inflight_bytes_exceeded,
     not_http,
-    receive_timeout,
     too_many_chunks,
+    too_many_connections,
 )
-from modelyard.http.native import NativeCycle
+from modelyard.http.connection.deadlines import IDLE, IN_BODY, IN_HEAD, overdue
+from modelyard.http.connection.heads import END, MOST_HEAD_BYTES
+from modelyard.http.connection.native import NativeCycle
 from modelyard.http.shared import Shared
 from modelyard.http.wire import answer_bytes, head_without_upgrade
 from modelyard.predict import OFF_LOOP_BYTES
-
-IDLE, IN_HEAD, IN_BODY = 0, 1, 2
-"""Where the parser is: between messages, in a head, in a body."""
-LINGER_S = 2.0
-"""How long a refused caller may go on sending before the socket is closed under it: closed at once, the kernel
-would answer its unread bytes with a reset, and the refusal would be lost (RFC 9112, section 9.6)."""
 
 
 class PredictProtocol(HttpToolsProtocol):
@@ -90,10 +88,45 @@ class PredictProtocol(HttpToolsProtocol):
         if self.deaf:
             return
         if self.phase == IDLE:
+            if self._take_whole(data):
+                return
             self.head_bytes = 0
             self.since = self.loop.time()
-        elif self.phase == IN_BODY and type(self.cycle) is not NativeCycle:
+            self._feed_new(data)
+            return
+        if self.phase == IN_BODY and type(self.cycle) is not NativeCycle:
             self.since = self.loop.time()
+        self._feed_bounded(data)
+
+    def _take_whole(self, data: bytes) -> bool:
+        """Whether this segment is one whole request with a known head, and its turn has come: then it is on its way."""
+        before = self.cycle
+        if before is not None and (not before.response_complete or self.pipeline or self.stalled_since is not None):
+            return False
+        shared = self.shared
+        end = data.find(END, 0, MOST_HEAD_BYTES) + 4
+        known = shared.heads.find.get(data[:end])
+        if known is None or known.length != len(data) - end:
+            return False
+        if known.table is not None and known.table is not shared.predictor.table:
+            return False
+        shared.inflight_bytes += known.length
+        if shared.inflight_bytes > shared.settings.max_inflight_bytes:
+            shared.inflight_bytes -= known.length
+            return False
+        self.cycle = self.head = cycle = NativeCycle.whole(self, known.head, data[end:])
+        shared.predictor.predict(cycle)
+        return True
+
+    def _feed_new(self, data: bytes) -> None:
+        """The beginning of a message. If it was all of one, and usual, its head will be known the next time."""
+        before = self.cycle
+        self._feed_bounded(data)
+        cycle = self.cycle
+        if cycle is not before and type(cycle) is NativeCycle and not self.deaf:
+            self.shared.heads.learn(data, cycle, self.shared.predictor.table)
+
+    def _feed_bounded(self, data: bytes) -> None:
         self.head_bytes += len(data)
         self._feed(data)
         if self.phase == IN_HEAD and not self.deaf and self.head_bytes > head_bound(self.shared.settings):
@@ -184,8 +217,10 @@ class PredictProtocol(HttpToolsProtocol):
         if target is None or parser.get_method() != b"POST" or self.expect_100_continue:
             self._begin_asgi()
             return
-        cycle = NativeCycle(self, target, parser.get_http_version() != "1.0" and parser.should_keep_alive())
-        length = cycle.read_fields(self.headers)
+        cycle = NativeCycle(self, parser.get_http_version() != "1.0" and parser.should_keep_alive())
+        length = cycle.read_fields(target, self.headers)
+        if length is not None:
+            cycle.content_length = int(length)
         self._enqueue(cycle)
         if length is not None and len(length) > 5:
             self._check_length(cycle, length)
@@ -307,10 +342,12 @@ class PredictProtocol(HttpToolsProtocol):
             else:
                 self._refuse_asgi(self.cycle, error)
             return
-        cycle = NativeCycle(self, None, keep_alive=False)
+        cycle = NativeCycle(self, keep_alive=False)
         cycle.error = error
         if self.phase == IN_HEAD:
-            cycle.caller_request_id = dict(self.headers).get(b"x-request-id")
+            cycle.head = RequestHead(
+                Surface.OIP, "", caller_request_id=dict(self.headers).get(b"x-request-id")
+            )
         self._enqueue(cycle)
         self.deaf = True
 
@@ -329,7 +366,7 @@ class PredictProtocol(HttpToolsProtocol):
         answer = answer_bytes(self.shared.refusal(error, None), self.shared.date, close=True)
         if self.pipeline and self.pipeline[0][0] is cycle:
             self.pipeline.popleft()
-            refused = NativeCycle(self, None, keep_alive=False)
+            refused = NativeCycle(self, keep_alive=False)
             refused.error = error
             self.pipeline.appendleft((refused, self.app))  # type: ignore[arg-type]
             return
@@ -346,34 +383,21 @@ class PredictProtocol(HttpToolsProtocol):
             self._refuse_cycle(cycle, body_too_large(self.shared.settings.max_body_bytes, size))
         elif size > OFF_LOOP_BYTES and cycle.error is None:
             try:
-                self.shared.predictor.authenticate(cycle.key)
+                self.shared.predictor.authenticate(cycle.head.key)
             except ModelyardError as error:
                 self._refuse_cycle(cycle, error)
 
     def _refuse_connection(self) -> None:
-        error = OverloadError("server_busy", "The server has too many connections.", retry_after_s=1.0)
-        self.transport.write(answer_bytes(self.shared.refusal(error, None), self.shared.date, close=True))
+        self.transport.write(answer_bytes(self.shared.refusal(too_many_connections(), None), self.shared.date, True))
         self.hang_up()
 
     # Deadlines: one sweep for all connections, not a timer each
 
     def sweep(self, now: float) -> None:
         """Called about once a second: closes what waits too long for the caller."""
-        settings = self.shared.settings
-        if self.lingering and now - self.since > LINGER_S:
-            self.transport.close()
-        if self.transport.is_closing():
-            if now - self.since > settings.body_timeout_s:
-                self.transport.abort()
-        elif self.stalled_since is not None:
-            if now - self.stalled_since > settings.body_timeout_s:
-                self.transport.abort()
-        elif self.phase == IN_HEAD and now - self.since > settings.header_timeout_s:
-            self._refuse_rest(receive_timeout("header", settings.header_timeout_s))
-        elif self.phase == IN_BODY and now - self.since > settings.body_timeout_s and not self.flow.read_paused:
-            self._refuse_rest(receive_timeout("body", settings.body_timeout_s))
-        elif self.idle and now - self.since > settings.keep_alive_s:
-            self.transport.close()
+        late = overdue(self, now)
+        if late is not None:
+            self._refuse_rest(late)
 
     @property
     def idle(self) -> bool:

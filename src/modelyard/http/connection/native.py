@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelyard.core.call import Answer
-from modelyard.core.errors import InvalidRequestError, ModelyardError
-from modelyard.http.wire import Target, answer_bytes, presented_key
+from modelyard.core.call import Answer, RequestHead
+from modelyard.core.errors import ModelyardError
+from modelyard.core.types import Surface
+from modelyard.http.wire import Target, answer_bytes, presented_key, read_head
 
 if TYPE_CHECKING:
-    from modelyard.http.protocol import PredictProtocol
+    from modelyard.http.connection.protocol import PredictProtocol
 
 
 class NoEvent:
@@ -23,60 +24,58 @@ class NoEvent:
 NO_EVENT = NoEvent()
 
 
+NO_HEAD = RequestHead(Surface.OIP, "")
+"""Of a request that is refused before its head was read."""
+
+
 class NativeCycle:
     """One native request, with the attributes that uvicorn's protocol expects of a cycle, and of core.call.Call.
 
-    `started` once it is at the head of its connection; all state of the request lives here.
+    `started` once it is at the head of its connection; all state of the request lives here. `content_length` is -1
+    where there was none. What most requests never change is set on the class.
     """
 
-    __slots__ = (
-        "accept_encoding", "body", "caller_request_id", "content_encoding", "content_type", "disconnected", "error",
-        "header_length", "keep_alive", "key", "message_event", "model", "more_body", "parts", "protocol",
-        "response_complete", "size", "started", "surface", "version",
-    )  # fmt: skip
+    head: RequestHead = NO_HEAD
+    body = b""
+    content_length = -1
+    disconnected = False
+    error: ModelyardError | None = None
+    keep_alive = True
+    message_event = NO_EVENT
+    more_body = True
+    response_complete = False
+    size = 0
+    started = False
 
-    def __init__(self, protocol: PredictProtocol, target: Target | None, keep_alive: bool) -> None:
+    def __init__(self, protocol: PredictProtocol, keep_alive: bool) -> None:
         self.protocol = protocol
-        if target is not None:
-            self.surface = target.surface
-            self.model = target.model
-            self.version = target.version
         self.keep_alive = keep_alive
-        self.body = b""
         self.parts: list[bytes] = []
-        self.size = 0
-        self.more_body = True
-        self.response_complete = self.disconnected = self.started = False
-        self.message_event = NO_EVENT
-        self.error: ModelyardError | None = None
-        self.key: bytes | None = None
-        self.caller_request_id: bytes | None = None
 
-    def read_fields(self, headers: list[tuple[bytes, bytes]]) -> bytes | None:
+    @classmethod
+    def whole(cls, protocol: PredictProtocol, head: RequestHead, body: bytes) -> NativeCycle:
+        """A request that came in one piece, with a head that is known, at the head of its connection."""
+        cycle = cls.__new__(cls)
+        cycle.protocol = protocol
+        cycle.head = head
+        cycle.body = body
+        cycle.size = len(body)
+        cycle.more_body = False
+        cycle.started = True
+        return cycle
+
+    def read_fields(self, target: Target, headers: list[tuple[bytes, bytes]]) -> bytes | None:
         """Takes what the spine needs from the header fields; returns Content-Length's text."""
         fields = dict(headers)
-        get = fields.get
-        if len(fields) != len(headers) or b"authorization" in fields:
-            try:
-                self.key = presented_key(headers)
-            except InvalidRequestError as error:
-                self.error = error
-        else:
-            self.key = get(b"x-api-key")
-        self.content_type = get(b"content-type")
-        self.content_encoding = get(b"content-encoding")
-        self.header_length = get(b"inference-header-content-length")
-        self.accept_encoding = get(b"accept-encoding")
-        self.caller_request_id = get(b"x-request-id")
-        if not self.model and self.error is None:
-            self._find_model(fields)
-        return get(b"content-length")
-
-    def _find_model(self, fields: dict[bytes, bytes]) -> None:
+        key: bytes | None = None
         try:
-            self.model = self.protocol.shared.invoked(fields, b"", self.key)
+            key = presented_key(headers)
+            if not target.model:
+                target = Target(target.surface, self.protocol.shared.invoked(fields, b"", key), None)
         except ModelyardError as error:
             self.error = error
+        self.head = read_head(target, key, fields)
+        return fields.get(b"content-length")
 
     @property
     def gone(self) -> bool:
@@ -93,7 +92,7 @@ class NativeCycle:
         """The body is complete, or the request is refused without it."""
         shared = self.protocol.shared
         if self.error is not None:
-            self.answer(shared.refusal(self.error, self.caller_request_id))
+            self.answer(shared.refusal(self.error, self.head.caller_request_id))
         else:
             shared.predictor.predict(self)
 

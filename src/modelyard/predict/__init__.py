@@ -1,0 +1,11 @@
+"""THE SPINE: auth -> limits -> routing -> batching -> runtime -> journal -> answer.
+
+Every predict request of every surface and transport takes this road, and only this one. `road` knows whether a
+request may take it and where it leads, `prediction` is one request on its way, `spine` takes all requests of one turn
+of the loop along it together.
+"""
+
+from modelyard.predict.prediction import OFF_LOOP_BYTES, REQUEST_ID
+from modelyard.predict.spine import Commit, Predictor
+
+__all__ = ["OFF_LOOP_BYTES", "REQUEST_ID", "Commit", "Predictor"]

@@ -1,0 +1,62 @@
+"""What a client's requests of one turn may do: the limit is taken for all of them at once."""
+
+from __future__ import annotations
+
+import math
+
+from modelyard.auth.table import Principal
+from modelyard.core.call import RateState
+from modelyard.core.errors import LimitError, ModelyardError, OverloadError
+from modelyard.limits.ports import RateCounter, RateDecision
+from modelyard.predict.prediction import broken
+
+
+class Grant:
+    """So many pass, the rest hears the error. `rate` is what is left when their answers leave."""
+
+    __slots__ = ("error", "left", "rate")
+
+    def __init__(self, left: int, rate: RateState | None, error: ModelyardError | None) -> None:
+        self.left = left
+        self.rate = rate
+        self.error = error
+
+
+def grant(counter: RateCounter, principal: Principal, count: int) -> Grant:
+    """Takes up to `count` requests from the client's allowance. Never raises."""
+    try:
+        decision = counter.take(principal.slot, principal.interval_s, principal.burst, count)
+    except ModelyardError as error:
+        return Grant(0, None, error)
+    except Exception:
+        return Grant(0, None, broken("limits"))
+    rate = RateState(decision.limit, decision.remaining, decision.reset_s)
+    return Grant(decision.passed, rate, None if decision.passed == count else limited(principal, decision))
+
+
+def take_one(counter: RateCounter, principal: Principal) -> RateState:
+    """One request; LimitError, or what the counter raises."""
+    decision = counter.take(principal.slot, principal.interval_s, principal.burst)
+    if decision.passed:
+        return RateState(decision.limit, decision.remaining, decision.reset_s)
+    raise limited(principal, decision)
+
+
+def limited(principal: Principal, decision: RateDecision) -> LimitError:
+    """The client has used up its rate."""
+    return LimitError(
+        "rate_limited",
+        f"The client `{principal.client}` has used up its rate.",
+        retry_after_s=decision.retry_after_s,
+        field="rate",
+        limit=decision.limit,
+        remaining=decision.remaining,
+        reset_s=math.ceil(decision.reset_s),
+    )
+
+
+def busy() -> OverloadError:
+    """No permit is left."""
+    return OverloadError(
+        "server_busy", "The server is busy; nothing was done.", retry_after_s=1.0, field="concurrency"
+    )

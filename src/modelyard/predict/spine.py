@@ -1,0 +1,371 @@
+"""The spine: takes all requests of one turn of the loop from their arrival to their answers.
+
+`Predictor.predict` lets a request wait for the end of the turn; then `_admit` takes it up to the batcher, and `settle`
+from the finished run to the answers: one write to the spool, then the answers (promise P1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import suppress
+from typing import Any, Protocol
+
+from modelyard.auth.table import KeyTable, Principal
+from modelyard.batching.batcher import Batcher
+from modelyard.codec.compression import compress, decompress
+from modelyard.core.call import Answer, Call, ErrorRenderer, RateState
+from modelyard.core.errors import InternalError, ModelyardError, UnavailableError
+from modelyard.core.settings import Settings
+from modelyard.core.types import CodecBounds, DecodedRequest, RawRequest, Surface, SurfaceCodec
+from modelyard.journal.frame import frame_of
+from modelyard.limits.admission import Permits
+from modelyard.limits.ports import RateCounter
+from modelyard.predict.allowance import Grant, busy, grant, take_one
+from modelyard.predict.prediction import (
+    OFF_LOOP_BYTES,
+    Prediction,
+    answer_together,
+    broken,
+    request_id_of,
+    timed_out,
+)
+from modelyard.predict.road import Road, Roads, standing
+from modelyard.routing.table import RoutingTable
+
+CLIENT_GONE = 499
+"""Status of a record whose caller left before the answer (nginx's number); never sent."""
+
+
+class Journal(Protocol):
+    """Where a turn's records go before its answers leave."""
+
+    def append(self, parts: Sequence[bytes]) -> None:
+        """One write; UnavailableError("journal_unavailable"), then nothing of it is kept."""
+
+
+class Commit(Protocol):
+    """When a written turn may be answered: at once (`process`) or after fdatasync (`host`)."""
+
+    def __call__(self, deliver: Callable[[], None]) -> None:
+        """Calls `deliver` on the loop's thread once the turn is as durable as promised."""
+
+
+class Predictor:
+    """The stations of one worker, wired. `keys` and `table` are replaced whole by the snapshot task, `fresh_s` says
+    when that was; a request holds what it was given until it is answered."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        loop: asyncio.AbstractEventLoop,
+        executor: Executor,
+        decoder: Executor,
+        counter: RateCounter,
+        journal: Journal,
+        commit: Commit,
+        next_id: Callable[[], str],
+        render_error: ErrorRenderer,
+        codecs: Mapping[Surface, SurfaceCodec],
+        keys: KeyTable,
+        table: RoutingTable,
+    ) -> None:
+        self.settings = settings
+        self.fresh_s = time.monotonic()
+        self.in_flight: set[Prediction] = set()
+        self.counters: dict[str, int] = {}
+        self._roads = Roads(keys, table, codecs)
+        self._arrived: list[Call] = []
+        self._loop = loop
+        self._decoder = decoder
+        self._counter = counter
+        self._journal = journal
+        self._commit = commit
+        self._next_id = next_id
+        self._render_error = render_error
+        self._permits = Permits(settings.limits.max_concurrency)
+        self._batcher = Batcher(loop, executor, settings.batching, self.settle, answer_together)
+        self._bounds = CodecBounds(
+            settings.codec.max_json_depth, settings.codec.max_json_values, settings.codec.max_items
+        )
+        self._refuse_stale = settings.snapshot.on_stale == "refuse"
+        self._max_age_s = settings.snapshot.max_age_s
+        self._max_body_bytes = settings.http.max_body_bytes
+        self._timeout_s = settings.http.request_timeout_s
+
+    @property
+    def keys(self) -> KeyTable:
+        """The keys that callers are checked against."""
+        return self._roads.keys
+
+    @keys.setter
+    def keys(self, keys: KeyTable) -> None:
+        self._roads.renew(keys=keys)
+
+    @property
+    def table(self) -> RoutingTable:
+        """The table that requests are routed by."""
+        return self._roads.table
+
+    @table.setter
+    def table(self, table: RoutingTable) -> None:
+        self._roads.renew(table=table)
+
+    def predict(self, call: Call) -> None:
+        """Takes one request; `call.answer` is called exactly once, at the end of a turn. Never raises."""
+        self._arrived.append(call)
+        if len(self._arrived) == 1:
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        arrived, self._arrived = self._arrived, []
+        self._batcher.hold()
+        try:
+            self._admit(arrived)
+        finally:
+            self._batcher.turn()
+
+    def settle(self, jobs: Sequence[Any]) -> None:
+        """Ends jobs: seal each answer, one write, then (as durable as promised) the answers. Never raises."""
+        turn: list[Prediction] = [job for job in jobs if not job.settled]
+        if not turn:
+            return
+        parts: list[bytes] = []
+        now_s = time.perf_counter()
+        for prediction in turn:
+            prediction.settled = True
+            if prediction.permit:
+                self._permits.release()
+            try:
+                self._seal(prediction, parts, now_s)
+            except Exception:
+                self._seal_broken(prediction, parts, now_s)
+        try:
+            self._journal.append(parts)
+        except Exception as error:
+            refusal = error if isinstance(error, ModelyardError) else broken(turn[0].request_id)
+            for prediction in turn:
+                prediction.error = refusal
+                self._render(prediction)
+            self._deliver(turn)
+            return
+        self._commit(lambda: self._deliver(turn))
+
+    def authenticate(self, key: bytes | None) -> Principal:
+        """Who presents this key; AuthenticationError. Also used by every route beside the predict routes."""
+        return self._roads.keys.authenticate(key, time.time())
+
+    def take(self, principal: Principal) -> RateState:
+        """One request of the client's allowance; LimitError. Also used by every authenticated route."""
+        return take_one(self._counter, principal)
+
+    def expire(self, now_s: float | None = None) -> None:
+        """Answers 503 to whoever waits past its deadline (`now_s` by perf_counter); everyone, without `now_s`."""
+        late = [
+            p for p in self.in_flight if not p.settled and (now_s is None or p.submitted_s + self._timeout_s < now_s)
+        ]
+        for prediction in late:
+            prediction.error = (
+                UnavailableError("shutting_down", "The server stops; the request was not answered.", retry_after_s=1.0)
+                if now_s is None
+                else timed_out(self._timeout_s)
+            )
+        if late:
+            self.settle(late)
+
+    # Auth, limits, routing: up to the batcher
+
+    def _admit(self, arrived: Sequence[Call]) -> None:
+        """Each to the batcher, to the decoder's thread, or refused. The limit is taken once per client and turn."""
+        known = self._roads.known
+        now_s, at_ns = time.time(), time.time_ns()
+        admitted: list[tuple[Call, Road]] = []
+        asked: dict[Principal, int] = {}
+        for call in arrived:
+            road = known.get(call.head)
+            if road is None or road.expires_at <= now_s:
+                road = self._find_road(call)
+                if road is None:
+                    continue
+            admitted.append((call, road))
+            asked[road.principal] = asked.get(road.principal, 0) + 1
+        grants = {principal: grant(self._counter, principal, count) for principal, count in asked.items()}
+        groups: dict[Any, list[Prediction]] = {}
+        for call, road in admitted:
+            try:
+                prediction = self._begin(call, road, grants[road.principal], at_ns)
+                if prediction is not None:
+                    groups.setdefault(road.group, []).append(prediction)
+            except Exception:
+                self._refuse_broken(call)
+        for group, predictions in groups.items():
+            self._decode_group(group, predictions)
+
+    def _find_road(self, call: Call) -> Road | None:
+        try:
+            return self._roads.find(call.head)
+        except ModelyardError as error:
+            self._refuse(call, error, None)
+        except Exception:
+            self._refuse_broken(call)
+        return None
+
+    def _begin(self, call: Call, road: Road, granted: Grant, at_ns: int) -> Prediction | None:
+        """The prediction, if it may go on now; what was refused or sent elsewhere is None."""
+        if granted.left == 0:
+            self._refuse(call, granted.error or InternalError("internal", "Nothing was granted."), granted.rate)
+            return None
+        granted.left -= 1
+        rate = granted.rate
+        assert rate is not None  # it goes with what is granted
+        prediction_id = self._next_id()
+        route = road.route
+        if route is None or self._refuse_stale:
+            try:
+                if road.refusal is not None:
+                    raise road.refusal
+                self._check_fresh()
+                route = route or self._roads.table.route(call.head.model, call.head.version, prediction_id)
+            except ModelyardError as error:
+                self._refuse(call, error, rate)
+                return None
+        given = call.head.caller_request_id
+        request_id = prediction_id if given is None else request_id_of(given, prediction_id)
+        prediction = Prediction(call, road, route, prediction_id, request_id, rate, at_ns)
+        self.in_flight.add(prediction)
+        if not self._permits.take():
+            prediction.permit = False
+            self._finish(prediction, busy())
+        elif call.head.content_encoding is None and len(call.body) <= OFF_LOOP_BYTES:
+            return prediction
+        else:
+            done = self._decoder.submit(self._decode, prediction)
+            done.add_done_callback(
+                lambda future: self._loop.call_soon_threadsafe(self._decoded, prediction, future.result())
+            )
+        return None
+
+    def _decode_group(self, group: Any, predictions: list[Prediction]) -> None:
+        """Decodes what arrived for one version in one form, together where that is possible."""
+        requests: list[DecodedRequest | None] = [None] * len(predictions)
+        if group is not None and predictions[0].road.plain:
+            codec: Any = predictions[0].road.codec
+            bodies = [prediction.call.body for prediction in predictions]
+            requests = codec.decode_turn(bodies, predictions[0].servable.signature, self._bounds)
+        submit = self._batcher.submit
+        for prediction, request in zip(predictions, requests, strict=True):
+            if request is None:
+                self._decoded(prediction, self._decode(prediction))
+            else:
+                prediction.request = request
+                submit(prediction)
+
+    def _decode(self, prediction: Prediction) -> DecodedRequest | ModelyardError:
+        """The request as tensors; may run in a thread. Never raises."""
+        head, body = prediction.call.head, prediction.call.body
+        try:
+            if head.content_encoding is not None:
+                body = decompress(body, head.content_encoding, self._max_body_bytes)
+            raw = RawRequest(body, head.content_type, head.header_length)
+            return prediction.road.codec.decode(raw, prediction.servable.signature, self._bounds)
+        except ModelyardError as error:
+            return error
+        except Exception as error:
+            return InternalError("internal", "The request could not be read.", reason=type(error).__name__)
+
+    def _decoded(self, prediction: Prediction, result: DecodedRequest | ModelyardError) -> None:
+        if prediction.settled:
+            return
+        if isinstance(result, ModelyardError):
+            self._finish(prediction, result)
+            return
+        prediction.request = result
+        if result.inputs:
+            self._batcher.submit(prediction)
+            return
+        try:
+            prediction.answer_items_only()
+        except Exception:
+            prediction.error = broken(prediction.request_id)
+        self._batcher.finish(prediction)
+
+    def _finish(self, prediction: Prediction, error: ModelyardError) -> None:
+        prediction.error = error
+        self._batcher.finish(prediction)
+
+    def _check_fresh(self) -> None:
+        if self._refuse_stale and time.monotonic() - self.fresh_s > self._max_age_s:
+            raise UnavailableError(
+                "snapshot_stale", "The server has not seen the database for too long.", retry_after_s=1.0
+            )
+
+    def _refuse(self, call: Call, error: ModelyardError, rate: RateState | None) -> None:
+        """Answers what never became a prediction: it is counted, not recorded."""
+        self.counters[error.code] = self.counters.get(error.code, 0) + 1
+        request_id = request_id_of(call.head.caller_request_id, self._next_id())
+        status, body = self._render_error(error, request_id)
+        with suppress(Exception):  # of one connection, which hurts no other
+            call.answer(Answer(status, body, request_id, rate=rate, retry_after_s=error.retry_after_s))
+
+    def _refuse_broken(self, call: Call) -> None:
+        self._refuse(call, broken(request_id_of(call.head.caller_request_id, "")), None)
+
+    # Journal, answer
+
+    def _seal(self, prediction: Prediction, parts: list[bytes], now_s: float) -> None:
+        """Makes the answer and its frame; a caller that left gets a record that says so."""
+        call, error, request = prediction.call, prediction.error, prediction.request
+        gone = error is None and call.gone
+        code = "client_gone" if gone else "" if error is None else error.code
+        self._render(prediction)
+        length, rows, submitted_s = prediction.header_length, request.rows, prediction.submitted_s
+        queue_us = int((prediction.started_s - submitted_s) * 1e6) if prediction.compute_s else 0
+        prediction_id = prediction.id.encode()
+        parts += frame_of(
+            prediction_id, prediction.at_ns, CLIENT_GONE if gone else prediction.status, len(request.items) or rows,
+            (queue_us, int(prediction.compute_s * 1e6), int((now_s - submitted_s) * 1e6)),
+            -1 if length is None else length,
+            prediction_id if prediction.request_id is prediction.id else prediction.request_id.encode(),
+            code, request.subject or "",
+            prediction.road.standing or standing(call.head, prediction.road.principal, prediction.route),
+            call.body, prediction.body,
+        )  # fmt: skip
+
+    def _seal_broken(self, prediction: Prediction, parts: list[bytes], now_s: float) -> None:
+        """The answer could not be made or framed: the caller hears that, and the record too if it can be written."""
+        prediction.error = broken(prediction.request_id)
+        with suppress(Exception):
+            self._seal(prediction, parts, now_s)
+            return
+        self._render(prediction, plain=True)
+
+    def _render(self, prediction: Prediction, plain: bool = False) -> None:
+        error, body = prediction.error, prediction.body
+        if error is not None:
+            prediction.status, body = self._render_error(error, prediction.request_id)
+            prediction.body, prediction.header_length = body, None
+        accepted, encoding = prediction.call.head.accept_encoding, None
+        if accepted is not None and not plain:
+            body, encoding = compress(body, accepted)
+        prediction.answer = Answer(
+            prediction.status,
+            body,
+            prediction.request_id,
+            prediction.header_length,
+            prediction.id,
+            prediction.servable.version,
+            prediction.rate,
+            None if error is None else error.retry_after_s,
+            encoding,
+        )
+
+    def _deliver(self, turn: Sequence[Prediction]) -> None:
+        for prediction in turn:
+            self.in_flight.discard(prediction)
+            try:
+                prediction.call.answer(prediction.answer)
+            except Exception:  # of one connection, which hurts no other
+                broken(prediction.request_id)
