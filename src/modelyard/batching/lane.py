@@ -46,7 +46,7 @@ class Lane:
         most = self._loop_rows if self.in_loop else self._max_rows
         if self._fixed and self._batched and len(waiting) <= most and not self.waited:
             batch = list(waiting)
-            if _single_rows(batch):  # as usual: all of this turn, a row each
+            if all(job.request.rows == 1 for job in batch):  # as usual: all of this turn, a row each
                 waiting.clear()
                 return batch, []
         return self._take_one_by_one(most)
@@ -119,10 +119,3 @@ class Lane:
                 version=self.servable.version,
                 run_us=round(run_us, 1),
             )
-
-
-def _single_rows(batch: list[Job]) -> bool:
-    for job in batch:
-        if job.request.rows != 1:
-            return False
-    return True

@@ -57,6 +57,4 @@ def limited(principal: Principal, decision: RateDecision) -> LimitError:
 
 def busy() -> OverloadError:
     """No permit is left."""
-    return OverloadError(
-        "server_busy", "The server is busy; nothing was done.", retry_after_s=1.0, field="concurrency"
-    )
+    return OverloadError("server_busy", "The server is busy; nothing was done.", retry_after_s=1.0, field="concurrency")

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 from modelyard.core.call import Answer, RequestHead
 from modelyard.core.errors import ModelyardError
 from modelyard.core.types import Surface
+from modelyard.http.connection.bounds import body_too_large
 from modelyard.http.wire import Target, answer_bytes, presented_key, read_head
+from modelyard.predict import OFF_LOOP_BYTES
 
 if TYPE_CHECKING:
     from modelyard.http.connection.protocol import PredictProtocol
+    from modelyard.http.shared import Shared
 
 
 class NoEvent:
@@ -125,3 +128,16 @@ class NativeCycle:
         """Gives the body's bytes back to the worker's bound; a second call does nothing."""
         self.protocol.shared.inflight_bytes -= self.size
         self.size = 0
+
+
+def early_refusal(shared: Shared, cycle: NativeCycle) -> ModelyardError | None:
+    """Refuses early what would be refused later: too long a body, or a long one without a good key."""
+    size = cycle.content_length
+    if size > shared.settings.max_body_bytes:
+        return body_too_large(shared.settings.max_body_bytes, size)
+    if size > OFF_LOOP_BYTES and cycle.error is None:
+        try:
+            shared.predictor.authenticate(cycle.head.key)
+        except ModelyardError as error:
+            return error
+    return None

@@ -30,10 +30,9 @@ from modelyard.http.connection.bounds import (
 )
 from modelyard.http.connection.deadlines import IDLE, IN_BODY, IN_HEAD, overdue
 from modelyard.http.connection.heads import END, MOST_HEAD_BYTES
-from modelyard.http.connection.native import NativeCycle
+from modelyard.http.connection.native import NativeCycle, early_refusal
 from modelyard.http.shared import Shared
 from modelyard.http.wire import answer_bytes, head_without_upgrade
-from modelyard.predict import OFF_LOOP_BYTES
 
 
 class PredictProtocol(HttpToolsProtocol):
@@ -222,8 +221,9 @@ class PredictProtocol(HttpToolsProtocol):
         if length is not None:
             cycle.content_length = int(length)
         self._enqueue(cycle)
-        if length is not None and len(length) > 5:
-            self._check_length(cycle, length)
+        error = early_refusal(self.shared, cycle)
+        if error is not None:
+            self._refuse_cycle(cycle, error)
 
     def on_body(self, body: bytes) -> None:
         if self.deaf:
@@ -345,9 +345,7 @@ class PredictProtocol(HttpToolsProtocol):
         cycle = NativeCycle(self, keep_alive=False)
         cycle.error = error
         if self.phase == IN_HEAD:
-            cycle.head = RequestHead(
-                Surface.OIP, "", caller_request_id=dict(self.headers).get(b"x-request-id")
-            )
+            cycle.head = RequestHead(Surface.OIP, "", caller_request_id=dict(self.headers).get(b"x-request-id"))
         self._enqueue(cycle)
         self.deaf = True
 
@@ -375,17 +373,6 @@ class PredictProtocol(HttpToolsProtocol):
         if not cycle.response_started:
             self.transport.write(answer)
         self.hang_up()
-
-    def _check_length(self, cycle: NativeCycle, length: bytes) -> None:
-        """Refuses early what would be refused later: too long a body, or a long one without a good key."""
-        size = int(length)
-        if size > self.shared.settings.max_body_bytes:
-            self._refuse_cycle(cycle, body_too_large(self.shared.settings.max_body_bytes, size))
-        elif size > OFF_LOOP_BYTES and cycle.error is None:
-            try:
-                self.shared.predictor.authenticate(cycle.head.key)
-            except ModelyardError as error:
-                self._refuse_cycle(cycle, error)
 
     def _refuse_connection(self) -> None:
         self.transport.write(answer_bytes(self.shared.refusal(too_many_connections(), None), self.shared.date, True))
