@@ -69,7 +69,7 @@ class Roads:
         plain = head.content_encoding is None and head.header_length is None and hasattr(codec, "decode_turn")
         road = Road(
             principal,
-            principal.expires_at,
+            inf if principal.expires_at is None else principal.expires_at,
             codec,
             route,
             None,
