@@ -53,6 +53,18 @@ def _revive(yard: Yard) -> Reply:
 ASKED: Mapping[Place, tuple[Ask, AuditAction]] = {
     ("POST", "/v1/keys"): (lambda y: y.ask("POST", "/v1/keys", {"client": "predict"}), AuditAction.KEY_CREATE),
     ("DELETE", "/v1/keys/{id}"): (lambda y: y.ask("DELETE", f"/v1/keys/{_key(y)}"), AuditAction.KEY_REVOKE),
+    ("PATCH", "/v1/keys/{id}"): (
+        lambda y: y.ask("PATCH", f"/v1/keys/{_key(y)}", {"models": ["oak"]}), AuditAction.KEY_CHANGE,
+    ),
+    ("POST", "/v1/keys/{id}/rotation"): (
+        lambda y: y.ask("POST", f"/v1/keys/{_key(y)}/rotation", {"overlap": "1h"}), AuditAction.KEY_ROTATE,
+    ),
+    ("POST", "/v1/keys/revocations"): (
+        lambda y: y.ask("POST", "/v1/keys/revocations", {"client": "metrics"}), AuditAction.KEY_REVOKE,
+    ),
+    ("DELETE", "/v1/clients/{client}/keys"): (
+        lambda y: y.ask("DELETE", "/v1/clients/metrics/keys"), AuditAction.KEY_REVOKE,
+    ),
     ("POST", "/v1/models/{model}/versions"): (
         lambda y: y.ask("POST", "/v1/models/oak/versions", b"x"), AuditAction.VERSION_PUBLISH,
     ),
@@ -95,8 +107,8 @@ def test_each_changing_route_leaves_none_when_it_refuses(yard: Yard, place: Plac
     target = place[1].format_map(dict.fromkeys(("model", "version", "endpoint", "id", "client"), "none"))
     for scope in ("none", "metrics", "predict"):
         assert yard.ask(place[0], target, b"{", scope=scope).status in (401, 403)
-    if "versions" not in target or "revive" in target:
-        assert yard.ask(place[0], target, b"{").status >= 400
+    if "versions" not in target or "revive" in target:  # those would publish it
+        assert yard.ask(place[0], target, b"{").status >= 400 or "clients" in target
     assert len(events(yard)) == before
     assert yard.services.refused.flush(yard.services.audit.append) == 3
     assert {event.after["count"] for event in events(yard)[before:]} == {1}
@@ -117,15 +129,17 @@ def test_routes_that_write_without_being_administrative_are_these() -> None:
     assert set(ASKED) == set(CHANGING)
 
 
-def test_a_new_client_is_an_event_of_its_own(yard: Yard) -> None:
-    """`POST /v1/keys` for a client that is new, or gets another rate, makes two changes in two transactions, so two
-    events: each is there with its change."""
+def test_a_client_is_an_event_of_its_own(yard: Yard) -> None:
+    """A key's request that makes or changes its client as well changes two things, so it leaves two events."""
     before = len(events(yard))
     yard.ask("POST", "/v1/keys", {"client": "fresh"})
     yard.ask("POST", "/v1/keys", {"client": "fresh", "rate": "7/s"})
     assert [str(event.action) for event in events(yard)[before:]] == [
         "client:create", "key:create", "client:change", "key:create",
     ]  # fmt: skip
+    both = {"models": ["tree"], "rate": "8/s"}
+    assert yard.ask("PATCH", f"/v1/keys/{_key(yard)}", both).status == 200
+    assert [str(event.action) for event in events(yard)[-2:]] == ["client:change", "key:change"]
 
 
 def test_the_log_is_read_by_pages_and_filters(yard: Yard) -> None:
