@@ -23,11 +23,19 @@ PUBLIC = {
     *(("GET", f"/docs/{name}") for name in ("start.js", "swagger-ui-bundle.js", "swagger-ui.css")),
 }
 """What anybody may ask; a longer list is a decision, not an accident."""
-FILTERED = {("GET", "/v1/models"), ("GET", "/v1/endpoints"), ("GET", "/v1/me")}
-"""Lists that show a bound key what it may see: 200, without the others."""
-HIDDEN = {("GET", "/v1/predictions/{id}")}
+FILTERED = {("GET", "/v1/models"), ("GET", "/v1/endpoints"), ("GET", "/v1/me"), ("POST", "/v1/outcomes")}
+"""Lists that show a bound key what it may see, or do what it may do: 200, without the others."""
+HIDDEN = {
+    ("GET", "/v1/predictions/{id}"),
+    ("GET", "/v1/predictions/{id}/outcomes"),
+    ("POST", "/v1/predictions/{id}/outcome"),
+}
 """What a bound key may not see does not exist for it: 404, as for an id that nobody gave."""
-BODIES = {"/v1/keys": b'{"client": "intruder"}'}
+BODIES = {
+    "/v1/keys": b'{"client": "intruder"}',
+    "/v1/predictions/{id}/outcome": b'{"value": 1}',
+    "/v1/outcomes": b'[{"id": "x", "value": 1}]',
+}
 """Good bodies, where who may come in depends on more than the path."""
 FORM = {"error", "code", "detail", "request_id"}
 
@@ -39,6 +47,7 @@ class Route:
     method: str
     path: str
     scope: Scope | None
+    also: Scope | None = None
 
     def target(self, prediction: str) -> str:
         """The path with names of things that exist."""
@@ -47,9 +56,10 @@ class Route:
 
 
 ROUTES = [
-    Route(declared.method, declared.path, getattr(declared.endpoint, _NEEDS).scope)
+    Route(declared.method, declared.path, needs.scope, needs.also)
     for table in TABLES
     for declared in table
+    for needs in (getattr(declared.endpoint, _NEEDS),)
 ] + [Route("POST", path, Scope.PREDICT) for path in PREDICT_ROUTES]
 GUARDED = [route for route in ROUTES if route.scope is not None]
 
@@ -136,7 +146,7 @@ def test_other_scopes(fortress: RunningServer, keys: Keys, route: Route) -> None
     target = route.target(keys.prediction)
     assert route.scope is not None
     for scope, key in keys.by_scope.items():
-        if scope == route.scope or route.scope in IMPLIED.get(Scope(scope), ()):
+        if scope in (route.scope, route.also) or route.scope in IMPLIED.get(Scope(scope), ()):
             continue
         for written in (target, target.replace("simple", "s%69mple")):
             assert_refused(ask(fortress, route, written, key), 403)
@@ -160,7 +170,8 @@ def test_other_models(fortress: RunningServer, keys: Keys, route: Route) -> None
     elif (route.method, route.path) in HIDDEN:
         assert_refused(reply, 404)
         made_up = "0" * len(keys.prediction)
-        other = ask(fortress, route, route.target(made_up), key).body.replace(made_up.encode(), b"ID")
+        sent = BODIES.get(route.path, b"{}")
+        other = ask(fortress, route, route.target(made_up), key, sent).body.replace(made_up.encode(), b"ID")
         said, never = (json.loads(b) for b in (reply.body.replace(keys.prediction.encode(), b"ID"), other))
         assert {**said, "request_id": ""} == {**never, "request_id": ""}
     else:
