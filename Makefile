@@ -45,8 +45,9 @@ check: $(VENV)/.test ## Format, lint, types, layers, size budgets
 test: $(VENV)/.test system check ## Everything that a commit of the service must pass (infrastructure: make infra-test)
 	@$(BIN)/pytest --ignore=tests/infra
 
-test-long: $(VENV)/.test system ## The long, seeded forms
-	@$(BIN)/pytest -m long
+test-long: $(VENV)/.test system ## The long, seeded forms (about an hour); their figures go into docs/promises.md
+	@MODELYARD_KEEP_FIGURES=1 $(BIN)/pytest -m long -s --durations=15
+	@$(BIN)/python docs/promises.py
 
 bench: $(VENV)/.test system ## Side by side with a FastAPI handler and uvicorn's hello
 	@$(BIN)/python -m bench

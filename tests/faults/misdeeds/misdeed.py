@@ -10,10 +10,11 @@ import time
 from typing import Any
 
 BELOW = -9000.0
-EXIT, SEGV, ABORT, KILLED, STOP, SPIN, GIL, MEMORY, BLOCK, SLEEP = (BELOW - n for n in range(1, 11))
+EXIT, SEGV, ABORT, KILLED, STOP, SPIN, GIL, MEMORY, BLOCK, SLEEP, LEAK = (BELOW - n for n in range(1, 12))
 """exit(1) · a wild pointer · abort() · killed from outside, as the kernel does when memory ends · SIGSTOP · a loop
 that never ends · a call into a library that keeps the interpreter's lock · more memory than the process may have ·
-three seconds · a minute."""
+three seconds · a minute · 64 KiB that it keeps."""
+_kept: list[bytes] = []
 
 
 def _memory() -> None:
@@ -42,6 +43,7 @@ DEEDS: dict[float, Any] = {
     MEMORY: _memory,
     BLOCK: lambda: time.sleep(3),
     SLEEP: lambda: time.sleep(60),
+    LEAK: lambda: _kept.append(os.urandom(64 * 1024)),
 }
 
 

@@ -18,6 +18,10 @@ from modelyard.core.types import CodecBounds
 MAX_JSON_BODY_BYTES = 1024 * 1024
 """Largest body of a management request; versions are streamed and have a bound of their own."""
 
+MAX_NAMES = 1_000
+"""Most names in the object that is a management request: each unknown one becomes an error of a kilobyte before the
+first of them is told (tests/security/test_amplification.py)."""
+
 _BOUNDS = CodecBounds()
 _IN_PATH = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -33,7 +37,16 @@ class StrictRequest(Request):
     async def json(self) -> Any:
         """The body's value; InvalidRequestError."""
         try:
-            return parse(await self.body(), _BOUNDS)
+            value = parse(await self.body(), _BOUNDS)
+            if isinstance(value, dict) and len(value) > MAX_NAMES:
+                raise InvalidRequestError(
+                    "json_too_many_values",
+                    f"The object has more than {MAX_NAMES} names.",
+                    field="body",
+                    expected=f"at most {MAX_NAMES} names",
+                    got=len(value),
+                )
+            return value
         except InvalidRequestError as error:
             self.refused = error
             raise
