@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from emulation.applying import Applied, apply_at_once, apply_from_nothing
 from emulation.emulator import NoEmulatorError, serving
+from emulation.journey import AT_ONCE, journey
+from emulation.protected import destroy_protected
 from emulation.readback import Account
 from infraproof.combinations import READ_BACK, READ_BACK_SHORT, Stack
 from infraproof.planner import Planner
@@ -45,7 +48,7 @@ def long_form(config: pytest.Config) -> bool:
 
 def uses_the_applied_stack(item: pytest.Item) -> bool:
     """True for tests that wait for the apply: they come last, so that the others use the time."""
-    return "applied" in getattr(item, "fixturenames", ())
+    return bool({"applied", "journeys"} & set(getattr(item, "fixturenames", ())))
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -126,6 +129,27 @@ def applying(
             begun = pool.submit(way, chosen, emulator, folder, cli)
         yield begun
         pool.shutdown()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def journeys(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Any]]]:
+    """The journeys of every stack that this session asks for, begun with it and run a few at a time."""
+    asked = [(item, spec.params) for item in request.session.items if (spec := getattr(item, "callspec", None))]
+    mine = [params for item, params in asked if "journeys" in item.function.__code__.co_varnames]  # type: ignore[attr-defined]
+    if missing() or not mine:
+        yield {}
+        return
+    folder, pool = tmp_path_factory.mktemp("journeys"), ThreadPoolExecutor(AT_ONCE, thread_name_prefix="journey")
+    begun: dict[str, Future[Any]] = {}
+    for number, params in enumerate(mine):
+        stack, way = (params["stack"], journey) if "stack" in params else (params["protected"], destroy_protected)
+        begun[stack.name] = pool.submit(
+            way, stack, folder / f"stack{number}", os.environ.get("TERRAFORM_CLI", "terraform")
+        )
+    yield begun
+    pool.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(scope="session")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from concurrent.futures import Future
+from typing import Any
 
 import pytest
 from emulation.emulator import NoEmulatorError
-from emulation.journey import AT_ONCE, Journey, journey
+from emulation.journey import Journey
 from emulation.proofs import record_applied, unexpected_leftovers
-from emulation.protected import MODEL, destroy_protected
+from emulation.protected import MODEL, Kept
 from emulation.release import RELEASED
 from infraproof.combinations import PRESET_STACKS, PRODUCTION, READ_BACK, WITH_IMAGE, Stack, combination
 from infraproof.results import Results
@@ -21,34 +20,20 @@ STACKS = tuple(stack for stack in (*WITH_IMAGE, *PRESET_STACKS, PRODUCTION) if s
 PROTECTED = (combination("ecs-fargate", "postgres", None), combination("lambda", "dynamodb", None))
 
 
-@pytest.fixture(scope="module")
-def journeys(
-    terraform_cli: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[dict[str, Future[Journey]]]:
-    """The journeys of every stack that this session asks for, begun together and run a few at a time."""
-    folder, pool = tmp_path_factory.mktemp("journeys"), ThreadPoolExecutor(AT_ONCE, thread_name_prefix="journey")
-    chosen = {item.nodeid for item in request.session.items}
-    asked = [stack for stack in STACKS if any(f"[{stack.name}]" in node and "goes" in node for node in chosen)]
-    yield {
-        stack.name: pool.submit(journey, stack, folder / f"stack{n}", terraform_cli) for n, stack in enumerate(asked)
-    }
-    pool.shutdown(cancel_futures=True)
-
-
 @pytest.mark.parametrize("stack", STACKS, ids=lambda stack: stack.name)
 def test_every_stack_applies_without_drift_and_goes(
-    stack: Stack, journeys: dict[str, Future[Journey]], results: Results
+    stack: Stack, journeys: dict[str, Future[Any]], results: Results
 ) -> None:
     """From an empty account: bootstrap, two applies, an empty plan, every resource made by a call, a clean destroy.
 
     Between the two last a release puts another image in; the plan after it is empty too, for releases own the image.
     """
     try:
-        done = journeys[stack.name].result()
+        done: Journey = journeys[stack.name].result()
     except NoEmulatorError as reason:
         pytest.skip(str(reason))
     record_applied(results, done.applied)
-    gone = {"destroy_s": round(done.gone.seconds), "destroy_clean": done.left == ()}
+    gone = {"destroy_s": round(done.gone.seconds), "destroy_clean": done.left == (), "said": done.gone.errors}
     results.add("applied", done.applied.stack.name, after_release=done.after_release, **gone)
     assert done.applied.drift == []
     assert unexpected_leftovers(done.applied.unproven()) == {}
@@ -59,16 +44,16 @@ def test_every_stack_applies_without_drift_and_goes(
     assert done.left == ()
 
 
-@pytest.mark.parametrize("stack", PROTECTED, ids=lambda stack: stack.name)
-def test_destroy_refuses_protected_data(stack: Stack, terraform_cli: str, tmp_path: Path, results: Results) -> None:
+@pytest.mark.parametrize("protected", PROTECTED, ids=lambda stack: stack.name)
+def test_destroy_refuses_protected_data(protected: Stack, journeys: dict[str, Future[Any]], results: Results) -> None:
     """With deletion protection a destroy fails, and the model, the database and the records are still there."""
     try:
-        kept = destroy_protected(stack, tmp_path / "protected", terraform_cli)
+        kept: Kept = journeys[protected.name].result()
     except NoEmulatorError as reason:
         pytest.skip(str(reason))
     said = sorted({error.partition(":")[0] for error in kept.refused.errors})
     held = {"models": kept.models, "databases": kept.databases, "records": kept.records}
-    results.add("protected", stack.name, refused=kept.refused.code != 0, said=said, **held)
+    results.add("protected", protected.name, refused=kept.refused.code != 0, said=said, **held)
     assert kept.refused.code != 0
     assert kept.models == (MODEL,)
-    assert (kept.databases, kept.records) == ((("available",), 0) if "postgres" in stack.name else ((), 1))
+    assert (kept.databases, kept.records) == ((("available",), 0) if "postgres" in protected.name else ((), 1))

@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +24,6 @@ from emulation.readback import Account
 PARALLELISM = "-parallelism=30"
 RACES = ("use of closed network connection", "dictionary changed size during iteration", "connection reset by peer")
 RETRIES = 2
-#: The emulator closes every connection after its answer, and under load a client sees that before the answer: AWS's
-#: clients then ask again, 25 times by default. The emulating provider asks once only, so the copies say how often.
-PATIENCE_OVERRIDE = """
-provider "aws" {
-  max_retries = 5
-}
-"""
 #: The emulator forgets `newer_noncurrent_versions`, for which the provider waits in vain: bootstrap's lifecycle is
 #: applied without it, by an override file beside the copy.
 LIFECYCLE_OVERRIDE = """
@@ -118,8 +112,7 @@ def copied(stack: Stack, emulator: Emulator, folder: Path, cli: str) -> Applied:
     """A copy of the sources for one stack, with what the emulator needs beside them."""
     target = folder / "infra"
     shutil.copytree(INFRA, target, ignore=shutil.ignore_patterns(".terraform", ".terraform.lock.hcl", "*.tfstate*"))
-    (target / "bootstrap" / "emulator_override.tf").write_text(LIFECYCLE_OVERRIDE + PATIENCE_OVERRIDE)
-    (target / "emulator_override.tf").write_text(PATIENCE_OVERRIDE)
+    (target / "bootstrap" / "emulator_override.tf").write_text(LIFECYCLE_OVERRIDE)
     return Applied(stack.but("emulated", **EMULATED), emulator, Workspace(target, cli, emulator.environment()))
 
 
@@ -145,16 +138,23 @@ def connect(applied: Applied, *arguments: str) -> None:
 
 
 def apply(applied: Applied, label: str, **variables: Any) -> None:
-    """One `terraform apply` with the stack's variables and these changes, its time under `label`.
-
-    The emulator's own races (a lost connection, a dictionary changed under its reader) are met as an owner meets a lost
-    connection: apply again, at most twice; how often is kept.
-    """
-    done = command(applied, "apply", "-auto-approve", PARALLELISM, **variables)
-    while raced(done) and applied.retries < RETRIES:
-        applied.retries += 1
-        done = command(applied, "apply", "-auto-approve", PARALLELISM, **variables)
+    """One `terraform apply` with the stack's variables and these changes, its time under `label`."""
+    done = patiently(applied, lambda: command(applied, "apply", "-auto-approve", PARALLELISM, **variables))
     applied.seconds[label] = done.checked(f"{label} of {applied.stack.name}").seconds
+
+
+def patiently(applied: Applied, run: Callable[[], Completed]) -> Completed:
+    """Run a command; again, at most twice, when it failed by the emulator's own races; how often is kept.
+
+    A dictionary changed under its reader, or a lost connection, is met as an owner meets the latter.
+    """
+    done = run()
+    for _ in range(RETRIES):
+        if not raced(done):
+            break
+        applied.retries += 1
+        done = run()
+    return done
 
 
 def command(applied: Applied, verb: str, *arguments: str, **variables: Any) -> Completed:
@@ -213,16 +213,20 @@ def raced(done: Completed) -> bool:
 def planned_again(applied: Applied) -> tuple[Completed, dict[str, Any]]:
     """Plan the stack against what it applied; TerraformError when it can't be planned."""
     file = applied.workspace.variable_file(applied.stack.variables)
-    done, plan = applied.workspace.plan(*applied.stack.arguments(), file)
-    while raced(done) and applied.retries < RETRIES:
-        applied.retries += 1
-        done, plan = applied.workspace.plan(*applied.stack.arguments(), file)
+    plan: dict[str, Any] = {}
+
+    def run() -> Completed:
+        done, planned = applied.workspace.plan(*applied.stack.arguments(), file)
+        plan.update(planned)
+        return done
+
+    done = patiently(applied, run)
     return done.checked(f"second plan of {applied.stack.name}"), plan
 
 
 def destroy(applied: Applied) -> Completed:
     """Destroy the stack; the time is kept under `destroy`."""
-    done = command(applied, "destroy", "-auto-approve", PARALLELISM)
+    done = patiently(applied, lambda: command(applied, "destroy", "-auto-approve", PARALLELISM))
     applied.seconds["destroy"] = done.seconds
     return done
 

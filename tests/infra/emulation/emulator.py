@@ -15,6 +15,8 @@ from typing import Any
 
 from infraproof.combinations import REGION
 
+from emulation.relay import relaying
+
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 
@@ -56,7 +58,8 @@ def serving(cli: str, folder: Path) -> Iterator[Emulator]:
             [cli, "--serve", "0"], stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ}
         )
         try:
-            yield Emulator(address_of(process))
+            with relaying(address_of(process)) as url:
+                yield Emulator(url)
         finally:
             process.terminate()
             process.wait(STOP_TIMEOUT_S)
