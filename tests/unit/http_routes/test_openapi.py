@@ -194,13 +194,11 @@ GOOD: Mapping[tuple[str, str], list[Ask]] = {
 """Requests for every route; the first of each is a good one."""
 
 
-PROMISED = [place for place, route in DECLARED.items() if route.answers.form or route.answers.media]
-
-
-@pytest.mark.parametrize("place", PROMISED, ids=lambda place: " ".join(place))
+@pytest.mark.parametrize("place", DECLARED, ids=lambda place: " ".join(place))
 def test_real_answers_are_what_the_document_promises(yard: Yard, place: tuple[str, str]) -> None:
     """Good answers and refusals of every route: declared status, media type and form, without a field more."""
     declared = DECLARED[place]
+    assert declared.answers.form or declared.answers.media, f"{place} does not declare what it answers"
     assert place in GOOD, f"{place} has no request here: add one, and its answers to the route"
     for number, ask in enumerate(GOOD[place]):
         reply = ask(yard)
