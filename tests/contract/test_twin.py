@@ -341,6 +341,7 @@ NOT_FROM_A_PREDICT_ROUTE = {
     "concurrency_exceeded": "a worker's share of a client's permits (tests/unit/limits)",
     "too_many_attempts": "by address (tests/unit/limits, tests/security/test_wrong_keys.py)",
     "edit_conflict": "management (tests/unit/http_routes)",
+    "model_in_traffic": "management (tests/unit/http_routes)",
     "etag_stale": "management (tests/unit/http_routes)",
 }
 

@@ -239,3 +239,53 @@ def test_parallel_requests(server: RunningServer, client_key: str) -> None:
     for number, result in enumerate(asyncio.run(run())):
         expected = said[number : number + 1 + number % 3]
         assert np.allclose(result.as_numpy("probabilities"), expected, atol=1e-6)
+
+
+def test_repository_index(client: Client) -> None:
+    """Trap 6: the index is asked for with an empty body and no content type."""
+    listed = client.call("get_model_repository_index")
+    states = {(entry["name"], entry["version"]): entry["state"] for entry in listed}
+    assert states["cancer", "1"] == states["cancer", "2"] == states["simple", "1"] == "READY"
+
+
+def test_statistics(client: Client) -> None:
+    """What was just answered is counted, for one version, one model and all."""
+
+    def count(*arguments: str) -> int:
+        stats = client.call("get_inference_statistics", *arguments)["model_stats"]
+        counts: list[int] = [
+            one["inference_count"] for one in stats if (one["name"], one["version"]) == ("cancer", "2")
+        ]
+        assert len(counts) == 1
+        return counts[0]
+
+    before = count("cancer", "2")
+    assert client.infer("cancer", {"X": ROWS}, model_version="2").as_numpy("label").shape == (7,)
+    for arguments in (("cancer", "2"), ("cancer",), ()):
+        until(lambda arguments=arguments: count(*arguments) == before + 7, what="the count")  # type: ignore[misc]
+
+
+def test_classification(client: Client) -> None:
+    """The highest classes come back as text, value and index."""
+    outputs = [triton.InferRequestedOutput("probabilities", class_count=1)]
+    said = client.infer("cancer", {"X": ROWS}, model_version="1", outputs=outputs).as_numpy("probabilities")
+    expected = trained.cancer(1.0).probabilities[:7]
+    assert said.shape == (7, 1)
+    for text, row in zip(said.ravel(), expected, strict=True):
+        value, index = text.decode().split(":")[:2]
+        assert int(index) == row.argmax()
+        assert abs(float(value) - row.max()) < 1e-5
+
+
+def test_load_and_unload(server: RunningServer) -> None:
+    """An administrator's load is 200 where all traffic is answered; an unload of what has traffic says why not."""
+    key = server.create_key("repository", scopes=["admin", "predict"], rate="1000000/s")["key"]
+    client = Client(server, key, aio=False)
+    try:
+        client.call("load_model", "cancer")
+        with pytest.raises(InferenceServerException, match="stays loaded"):
+            client.call("unload_model", "cancer")
+        with pytest.raises(InferenceServerException, match="no model"):
+            client.call("load_model", "no-such-model")
+    finally:
+        client.close()

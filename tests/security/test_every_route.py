@@ -19,11 +19,21 @@ from modelyard.http.routes.gate import _NEEDS
 from modelyard.http.wire import PREDICT_ROUTES
 
 PUBLIC = {
-    *(("GET", path) for path in ("/v2", "/v2/", "/v2/health/live", "/v2/health/ready", "/openapi.json", "/docs")),
+    *(
+        ("GET", path)
+        for path in ("/v2", "/v2/", "/ping", "/v2/health/live", "/v2/health/ready", "/openapi.json", "/docs")
+    ),
     *(("GET", f"/docs/{name}") for name in ("start.js", "swagger-ui-bundle.js", "swagger-ui.css")),
 }
 """What anybody may ask; a longer list is a decision, not an accident."""
-FILTERED = {("GET", "/v1/models"), ("GET", "/v1/endpoints"), ("GET", "/v1/me"), ("POST", "/v1/outcomes")}
+FILTERED = {
+    ("GET", "/v1/models"),
+    ("GET", "/v1/endpoints"),
+    ("GET", "/v1/me"),
+    ("POST", "/v1/outcomes"),
+    ("GET", "/v2/models/stats"),
+    ("POST", "/v2/repository/index"),
+}
 """Lists that show a bound key what it may see, or do what it may do: 200, without the others."""
 HIDDEN = {
     ("GET", "/v1/predictions/{id}"),

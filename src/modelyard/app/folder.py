@@ -20,6 +20,7 @@ class DataFolder:
         self.artifacts = self.path / "artifacts"
         self.spool = self.path / "spool"
         self.board = self.path / "board"
+        self.tallies = self.path / "tallies"
         self.unhealthy = self.path / "unhealthy"
         self.address = self.path / "server.json"
         self._lock_path = self.path / "server.lock"

@@ -26,6 +26,7 @@ from modelyard.http.edge.tls import TlsKeeper
 from modelyard.http.processes.board import Board
 from modelyard.http.processes.health import Suspects, UnhealthyVersions, version_token
 from modelyard.http.processes.supervisor import Supervisor
+from modelyard.http.processes.tally import Tallies
 from modelyard.limits.gcra import SharedGcra
 from modelyard.storage.sql.open import open_stores
 
@@ -69,6 +70,7 @@ def serve(
     server_started(settings, started.url)
     prepared(started)
     board = Board.create(folder.board)
+    Tallies(folder.tallies).clear()
     counter = SharedGcra.create(settings.limits.max_clients)
     spawn = Spawner(settings, threads, listener.fileno(), counter)
 

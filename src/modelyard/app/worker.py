@@ -26,7 +26,9 @@ from modelyard.http.edge.proxied import Edge
 from modelyard.http.edge.tls import TlsContext, tls_files
 from modelyard.http.errors import render_error
 from modelyard.http.processes.board import Board
+from modelyard.http.processes.counting import CountingPredictor
 from modelyard.http.processes.health import RunNotes, UnhealthyVersions
+from modelyard.http.processes.tally import Tallies
 from modelyard.http.processes.worker import Worker
 from modelyard.http.services import Services
 from modelyard.http.shared import Shared
@@ -80,7 +82,7 @@ async def _main(settings: Settings, handles: Handles) -> None:
         ThreadPoolExecutor(1, "sync") as syncs,
     ):
         durable = settings.journal.durability == "host"
-        predictor = Predictor(
+        predictor = CountingPredictor(
             settings=settings,
             loop=loop,
             executor=runs,
@@ -94,6 +96,7 @@ async def _main(settings: Settings, handles: Handles) -> None:
             keys=KeyTable(KeySnapshot(0, (), ())),
             table=RoutingTable(0, (), {}),
         )
+        predictor.tally = Tallies(folder.tallies).open(handles.slot)
         notes = RunNotes(board.runs(handles.slot), UnhealthyVersions(folder.unhealthy), clock)
         snapshots = _snapshots(settings, services, background, board, handles.slot, clock, notes)
         await _first_snapshot(loop, background, snapshots, predictor, handles.successor)
@@ -197,7 +200,8 @@ def _gate(predictor: Predictor) -> Any:
 def _management(services: Services, gate: Any, reason: Callable[[], str], predictor: Predictor) -> AsgiApp:
     from modelyard.http.management import management_app
 
-    return management_app(services, gate, reason, lambda: predictor.table)
+    counts = Tallies(DataFolder(services.settings.data).tallies).read
+    return management_app(services, gate, reason, lambda: predictor.table, counts)
 
 
 def _later(build: Callable[[], AsgiApp]) -> AsgiApp:

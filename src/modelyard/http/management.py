@@ -18,10 +18,13 @@ from modelyard.http.openapi.operations import route_options
 from modelyard.http.resource.refusals import http_refusal, validation_refusal
 from modelyard.http.routes import audit, keys, me, models, oip, predictions, traffic
 from modelyard.http.routes.gate import Gate, GatedRoute, RouteTable, needs_of
+from modelyard.http.routes.triton import repository, statistics
 from modelyard.http.services import Services
 from modelyard.routing.table import RoutingTable
 
 TABLES: tuple[RouteTable, ...] = (
+    statistics.routes,  # before a model of the name `stats`
+    repository.routes,
     oip.routes,
     models.routes,
     traffic.routes,
@@ -35,10 +38,14 @@ TABLES: tuple[RouteTable, ...] = (
 
 
 def management_app(
-    services: Services, gate: Gate, reason: Callable[[], str], table: Callable[[], RoutingTable]
+    services: Services,
+    gate: Gate,
+    reason: Callable[[], str],
+    table: Callable[[], RoutingTable],
+    counts: Callable[[], statistics.CountsByVersion] = dict,
 ) -> FastAPI:
     """The ASGI application. `gate` checks key and limits of a request; `reason` says why this process is
-    not ready (empty: it is), `table` what it routes by now.
+    not ready (empty: it is), `table` what it routes by now, `counts` what was predicted since the start.
 
     An outer layer may set `scope["state"]["request_id"]`, which every error then carries. Errors of ours never leave
     as anything but `{"error", "code", "detail", "request_id"}`. Raises TypeError for a route without a scope.
@@ -54,7 +61,7 @@ def management_app(
         strict_content_type=False,
     )
     app.state.services, app.state.gate = services, gate
-    app.state.reason, app.state.table = reason, table
+    app.state.reason, app.state.table, app.state.counts = reason, table, counts
     add_routes(app, TABLES)
     app.add_exception_handler(ModelyardError, _on_refusal)
     app.add_exception_handler(RequestValidationError, _on_validation)

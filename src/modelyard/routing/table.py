@@ -82,6 +82,10 @@ class RoutingTable:
             return Route(name, -1, self._servable(endpoint.model, version))
         return None
 
+    def versions(self, model: str) -> list[str]:
+        """The versions of a model, loaded or not, by name."""
+        return sorted(version for known, version in self._known if known == model)
+
     def _servable(self, model: str, version: str) -> Servable:
         servable = self.servables.get((model, version))
         if servable is not None:
@@ -106,7 +110,7 @@ class RoutingTable:
             "version_not_found",
             f"The model `{model}` has no version `{version}`.",
             field="version",
-            expected=sorted(v for m, v in self._known if m == model),
+            expected=self.versions(model),
             got=version,
         )
 

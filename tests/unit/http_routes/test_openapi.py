@@ -53,10 +53,18 @@ def _refusing_publish(yard: Yard) -> Reply:
     return yard.ask("POST", "/v1/models/oak/versions", b"x")
 
 
-def _unready(path: str) -> Ask:
+def _loaded(path: str) -> Ask:
+    def ask(yard: Yard) -> Reply:
+        yard.loaded = (("tree", "1"), ("tree", "2"))
+        return yard.ask("POST", path)
+
+    return ask
+
+
+def _unready(path: str, method: str = "GET", scope: str = "predict") -> Ask:
     def ask(yard: Yard) -> Reply:
         yard.reason, yard.loaded = "the models are being loaded", ()
-        return yard.ask("GET", path, scope="predict")
+        return yard.ask(method, path, scope=scope)
 
     return ask
 
@@ -81,6 +89,26 @@ GOOD: Mapping[tuple[str, str], list[Ask]] = {
     ("GET", "/v2/models/{model}/versions/{version}/ready"): [
         lambda y: y.ask("GET", "/v2/models/tree/versions/1/ready", scope="predict"),
         _unready("/v2/models/tree/versions/1/ready"),
+    ],
+    ("GET", "/ping"): [lambda y: y.ask("GET", "/ping"), _unready("/ping")],
+    ("GET", "/v2/models/stats"): [lambda y: y.ask("GET", "/v2/models/stats", scope="predict")],
+    ("GET", "/v2/models/{model}/stats"): [lambda y: y.ask("GET", "/v2/models/tree/stats", scope="predict")],
+    ("GET", "/v2/models/{model}/versions/{version}/stats"): [
+        lambda y: y.ask("GET", "/v2/models/tree/versions/1/stats", scope="predict"),
+        lambda y: y.ask("GET", "/v2/models/tree/versions/9/stats", scope="predict"),
+    ],
+    ("POST", "/v2/repository/index"): [
+        lambda y: y.ask("POST", "/v2/repository/index", scope="predict"),
+        lambda y: y.ask("POST", "/v2/repository/index", {"ready": 1}, scope="predict"),
+    ],
+    ("POST", "/v2/repository/models/{model}/load"): [
+        lambda y: y.ask("POST", "/v2/repository/models/tree/load"),
+        lambda y: y.ask("POST", "/v2/repository/models/oak/load"),
+        _unready("/v2/repository/models/tree/load", "POST", "admin"),
+    ],
+    ("POST", "/v2/repository/models/{model}/unload"): [
+        _unready("/v2/repository/models/tree/unload", "POST", "admin"),
+        _loaded("/v2/repository/models/tree/unload"),
     ],
     ("GET", "/v1/models"): [
         lambda y: y.ask("GET", "/v1/models"),

@@ -28,7 +28,7 @@ from modelyard.routing.table import RoutingTable
 
 routes = RouteTable("open inference protocol")
 
-EXTENSIONS = ("binary_tensor_data",)
+EXTENSIONS = ("binary_tensor_data", "classification", "model_repository", "statistics")
 PLATFORMS = {"onnx": "onnx_onnxv1", "sklearn": "sklearn_skops"}
 """`<project>_<format>`, as the protocol names them; `modelyard_<format>` for others."""
 
@@ -78,6 +78,13 @@ async def ready(request: Request, reason: Reason) -> Response:
         return JsonResponse({"ready": True, "live": True})
     error = UnavailableError("model_not_ready", f"Not ready: {reason}.", retry_after_s=1.0)
     return _not_ready(request, error, {"ready": False, "live": True, "reason": reason})
+
+
+@routes.get("/ping", ReadyAnswer, others={503: NotReadyAnswer})
+@public
+async def ping(request: Request, reason: Reason) -> Response:
+    """As `/v2/health/ready`: SageMaker and MLflow ask here."""
+    return await ready(request, reason)
 
 
 @routes.get("/v2/models/{model}", MetadataAnswer)
