@@ -32,7 +32,7 @@ def run_drain(settings: Settings, parent_pid: int) -> None:
     drain = Drain(
         folder.spool,
         stores.sink,
-        partial(decode_for_log, key=installation_secret(folder.path)),
+        partial(decode_for_log, key=installation_secret(folder.path), spliced=True),
         settings.journal,
         SystemClock(),
         max_body_bytes=settings.http.max_body_bytes,

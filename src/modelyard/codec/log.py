@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import orjson
 
 from modelyard.codec.oip import OipCodec
 from modelyard.codec.oip_request import MAX_SUBJECT_BYTES
+from modelyard.codec.oip_turn import MOST_SLOT_BYTES, row_as_text
 from modelyard.codec.rows import PredictionsCodec
 from modelyard.codec.scoring.answers import named_outputs
 from modelyard.codec.scoring.invocations import invocations_parts
@@ -35,6 +37,8 @@ from modelyard.core.types import Array, CodecBounds, EncodedAnswer, RawRequest, 
 
 _UNBOUNDED = CodecBounds(max_json_depth=2**31, max_json_values=2**31, max_items=2**31)
 _NOTHING = Redaction({})
+_LOOK_EACH = 64
+"""So many records of an unknown form go the long way before one of them is looked at for its form."""
 _OIP = OipCodec()
 _PREDICTIONS = PredictionsCodec()
 _SCORING = {Surface.TFSERVING: tfserving_parts, Surface.INVOCATIONS: invocations_parts}
@@ -49,13 +53,18 @@ def decode_for_log(
     redaction: Rules | Iterable[str],
     *,
     key: bytes = b"",
+    spliced: bool = False,
 ) -> tuple[Any, Any]:
     """The record's inputs and outputs. The inputs of a refused request are None if they cannot be read. `key` is the
-    secret that columns are hashed with.
+    secret that columns are hashed with; `spliced` allows orjson.Fragment for parts that need not be parsed.
 
     Raises ModelyardError if the answer, or the request of an answer that is no error, cannot be read.
     """
     try:
+        if spliced and not redaction and surface is Surface.OIP and raw.header_length is None:
+            cut = _spliced(raw, answer, signature)
+            if cut is not None:
+                return cut
         return _decode(surface, raw, answer, signature, Redaction(rules_of(redaction), key) if redaction else _NOTHING)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise InternalError("internal", "A record's bytes cannot be read.", got=type(error).__name__) from error
@@ -78,6 +87,22 @@ def subject_of(raw: RawRequest) -> str:
     subject = document.get("subject") if named is None else named
     fits = isinstance(subject, str) and 0 < len(subject.encode("utf-8", "replace")) <= MAX_SUBJECT_BYTES
     return str(subject) if fits else ""
+
+
+def _spliced(raw: RawRequest, answer: EncodedAnswer, signature: Signature) -> tuple[Any, Any] | None:
+    """Inputs as they stand in the body of a usual, answered request; None for any other."""
+    plan = plan_of(signature)
+    text = row_as_text(raw.body, plan)
+    if text is None:
+        plan.misses += 1
+        if plan.single is not None and len(raw.body) <= MOST_SLOT_BYTES and plan.misses % _LOOK_EACH == 1:
+            with suppress(ModelyardError):
+                _OIP.decode(raw, signature, _UNBOUNDED)  # so that its form is known the next time
+        return None
+    if answer.header_length is not None:
+        return None
+    answered = orjson.loads(answer.body)
+    return (orjson.Fragment(text), _oip_outputs(answered, answer, _NOTHING)) if "outputs" in answered else None
 
 
 def _decode(

@@ -82,6 +82,29 @@ def decode_rows(bodies: Sequence[bytes], slot: Slot, single: SinglePlan, parse: 
     return None if narrow is None else narrow.reshape(len(rows), *slot.shape[1:])
 
 
+def row_as_text(body: bytes, plan: SignaturePlan) -> bytes | None:
+    """The inputs of an answered request that has the slot's form, as the prediction log's JSON: `{input: [[…]]}`, or
+    `{input: [{column: number, …}]}` where columns have names. Cut out of the body, not parsed: the server has read and
+    answered it. None for any other form."""
+    slot: Slot | None = plan.slot
+    single = plan.single
+    if slot is None or single is None or len(slot.shape) != 2:
+        return None
+    if len(body) < slot.least or not body.startswith(slot.before) or not body.endswith(slot.after):
+        return None
+    row = body[len(slot.before) : len(body) - len(slot.after)]
+    if row[:1] != b"[" or row.count(b"[") != 1 or row.count(b"]") != 1 or row.count(b",") != slot.commas:
+        return None
+    name = orjson.dumps(single.name)
+    if not single.spec.columns:
+        return b"{%b:[%b]}" % (name, row)
+    keys = plan.column_keys
+    if len(keys) != slot.commas + 1:
+        return None
+    named = b",".join([key + number for key, number in zip(keys, row[1:-1].split(b","), strict=True)])
+    return b"{%b:[{%b}]}" % (name, named)
+
+
 def narrowed(wide: Array, single: SinglePlan) -> Array | None:
     """The numbers in the input's own type; None where one may not fit."""
     if single.kind == "d":

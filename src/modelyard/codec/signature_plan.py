@@ -70,7 +70,8 @@ class SignaturePlan:
         self.envelopes: dict[bytes, Any] = {}
         self.slot: Any = None
         """The form of usual requests of one row (oip_turn.Slot)."""
-        self.strangers = 0
+        self.strangers = self.misses = 0
+        self.column_keys = [orjson.dumps(name) + b":" for name in self.single.spec.columns] if self.single else []
         self._heads: dict[tuple[str, str], bytes] = {}
 
     def _single(self) -> SinglePlan | None:

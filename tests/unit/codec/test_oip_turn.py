@@ -10,9 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelyard.codec.log import decode_for_log
 from modelyard.codec.oip import OipCodec
 from modelyard.core.errors import InvalidRequestError
-from modelyard.core.types import AnswerContext, CodecBounds, DecodedRequest, RawRequest, Signature, TensorSpec
+from modelyard.core.types import (
+    AnswerContext,
+    CodecBounds,
+    DecodedRequest,
+    EncodedAnswer,
+    RawRequest,
+    Signature,
+    Surface,
+    TensorSpec,
+)
+from modelyard.storage.prediction_row import json_text
 
 BOUNDS = CodecBounds()
 
@@ -173,3 +184,33 @@ def test_outputs_that_are_no_table_are_answered_alone() -> None:
     ):
         context = AnswerContext("m", "1", "", Signature((TensorSpec("X", "FP32", (-1, 3)),), (spec,)))
         assert OipCodec().encode_turn([DecodedRequest({}, 1)], {"y": array}, [b"1"], context) is None
+
+
+@pytest.mark.parametrize("columns", [(), ("a", 'b"', "c")])
+@given(row=st.lists(numbers, min_size=3, max_size=3))
+def test_the_log_gets_the_numbers_as_they_stand(columns: tuple[str, ...], row: list[float]) -> None:
+    """Cut out of the body or parsed: the same inputs and outputs in the prediction log."""
+    spec = Signature((TensorSpec("X", "FP64", (-1, 3), columns),), (TensorSpec("y", "FP64", (-1,)),))
+    raw = RawRequest(body(orjson.dumps(row).decode(), datatype="FP64"))
+    codec = OipCodec()
+    context = AnswerContext("m", "1", "id", spec)
+    answer = codec.encode(codec.decode(raw, spec, BOUNDS), {"y": np.array([0.5])}, context)
+    cut = [decode_for_log(Surface.OIP, raw, answer, spec, (), spliced=True) for _ in range(2)][-1]
+    assert orjson.loads(json_text(cut[0])) == orjson.loads(
+        json_text(decode_for_log(Surface.OIP, raw, answer, spec, ())[0])
+    )
+    assert isinstance(cut[0], orjson.Fragment)
+    assert cut[1] == {"y": [0.5]}
+
+
+def test_a_refused_request_is_never_cut() -> None:
+    """Its body may be anything: only what was answered is taken as it stands."""
+    spec = signature()
+    good = RawRequest(body("[1,2,3]"))
+    context = AnswerContext("m", "1", "id", spec)
+    codec = OipCodec()
+    outputs = {"label": np.array([1]), "p%": np.ones((1, 2)), "one": np.ones((1, 1))}
+    decode_for_log(Surface.OIP, good, codec.encode(DecodedRequest({}, 1), outputs, context), spec, (), spliced=True)
+    refusal = EncodedAnswer(b'{"error":"no","code":"value_invalid","detail":{}}')
+    told = decode_for_log(Surface.OIP, RawRequest(body("[1,x,3]")), refusal, spec, (), spliced=True)
+    assert told == (None, {"error": "no", "code": "value_invalid", "detail": {}})
