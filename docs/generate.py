@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from modelyard.cli import exits as exits_module
 from modelyard.cli.exits import Exit, exit_code
 from modelyard.cli.main import COMMANDS
 from modelyard.cli.main import app as command_line
@@ -111,7 +113,8 @@ def errors() -> str:
         "`detail` names the `field`, what was `expected`, what came (`got`) and an `example`, where they apply.\n"
         "On the command line it is one line on standard error, and an exit code."
     )
-    rows = ((str(int(code)), code.name.lower().replace("_", " ")) for code in Exit)
+    said = dict(re.findall(r"^\| (\d+) \| (.+) \|$", exits_module.__doc__ or "", re.MULTILINE))
+    rows = ((str(int(code)), said[str(int(code))]) for code in Exit)
     exits = "## Exit codes\n\n" + table(("code", "meaning"), rows)
     return page("Errors", intro, *map(_family, FAMILIES), exits)
 
