@@ -133,7 +133,7 @@ def find_spooled(folder: Path, ids: Collection[str], position: Callable[[str], i
     deadline_s = clock.monotonic() + SEARCH_S
     for path in spool_files(folder):
         if path.name[:_EPOCH_DIGITS] in epochs and len(found) < len(wanted):
-            _search(path, wanted, position(path.name), found, lambda: clock.monotonic() > deadline_s)
+            _search(path, wanted, position(path.name), found, lambda: clock.monotonic() >= deadline_s)
     return found
 
 
