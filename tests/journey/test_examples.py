@@ -136,9 +136,9 @@ def test_every_example_is_run() -> None:
     """Nothing lies in the folder that no test runs."""
     named = {line[-1] for line in CLIENTS.values()} | {"Predict.java", "train.py", "publish_and_switch.sh", "story.sh"}
     found = {path.name for path in EXAMPLES.iterdir() if path.is_file() and path.suffix != ".md"}
-    others = {name for name in found - named if not any(name in path.read_text() for path in tests())}
+    others = {name for name in found - named if not any(name in path.read_text() for path in suites())}
     assert others == set()
 
 
-def tests() -> list[Path]:
+def suites() -> list[Path]:
     return [*Path(__file__).parent.parent.rglob("test_*.py")]
