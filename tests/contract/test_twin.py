@@ -307,6 +307,7 @@ CASES: dict[str, list[Case]] = {
         Case(headers=("inference-header-content-length: x",), surfaces=OIP),
     ],
     "parameter_invalid": [
+        Case(headers=("x-modelyard-subject: " + "s" * 257,)),
         Case(body=oip(rest=',"parameters":{"binary_data_output":"yes"}'), surfaces=OIP),
         Case(body='{"signature_name":"other","instances":[[1,2]]}', surfaces=(Surface.TFSERVING,)),
         Case(body='{"params":{"a":1},"instances":[[1,2]]}', surfaces=INVOCATIONS),

@@ -13,6 +13,7 @@ from modelyard.core.types import Surface
 class RequestHead(msgspec.Struct, frozen=True, eq=False):
     """All of a request but its body. Header values are the bytes that came, None where there was none.
 
+    `subject` is what `x-modelyard-subject` says; `idempotency` names the client and its Idempotency-Key ("": none).
     Equal and hashed by identity. `lasting` says that the transport hands in this same object for every request whose
     head has the same bytes, so what was worked out for it once may be remembered.
     """
@@ -26,6 +27,8 @@ class RequestHead(msgspec.Struct, frozen=True, eq=False):
     header_length: bytes | None = None
     accept_encoding: bytes | None = None
     caller_request_id: bytes | None = None
+    subject: str | None = None
+    idempotency: str = ""
     lasting: bool = False
 
 

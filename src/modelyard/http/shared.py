@@ -8,12 +8,12 @@ from typing import Any
 
 from uvicorn.server import ServerState
 
-from modelyard.core.call import Answer, ErrorRenderer
+from modelyard.core.call import Answer, ErrorRenderer, RequestHead
 from modelyard.core.errors import InvalidRequestError, ModelyardError
 from modelyard.core.settings import HttpSettings
 from modelyard.http.connection.heads import KnownHeads
 from modelyard.http.edge.proxied import Proxies, native_targets
-from modelyard.http.wire import invoked_model
+from modelyard.http.wire import Target, invoked_model, read_head
 from modelyard.predict import REQUEST_ID, Predictor
 
 
@@ -43,12 +43,18 @@ class Shared:
         self.date = b"date: " + date + b"\r\n"
         self.state.default_headers = [(b"date", date)]
 
-    def invoked(self, fields: Mapping[bytes, bytes], query: bytes, key: bytes | None) -> str:
-        """The model of a request to `/invocations` (wire.invoked_model); refused only after its key was checked."""
+    def _invoked(self, fields: Mapping[bytes, bytes], query: bytes) -> str:
+        """The model of a request to `/invocations` (wire.invoked_model)."""
         endpoints = self.predictor.table.endpoints
         only = next(iter(endpoints)) if len(endpoints) == 1 else None
+        return invoked_model(fields, query, self.settings.default_endpoint or only)
+
+    def head(self, target: Target, key: bytes | None, fields: Mapping[bytes, bytes], query: bytes = b"") -> RequestHead:
+        """What the spine needs of a request's head; what is wrong in it is only told to who has a key."""
         try:
-            return invoked_model(fields, query, self.settings.default_endpoint or only)
+            if not target.model:
+                target = Target(target.surface, self._invoked(fields, query), None)
+            return read_head(target, key, fields)
         except InvalidRequestError:
             self.predictor.authenticate(key)
             raise

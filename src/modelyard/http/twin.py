@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from modelyard.core.call import Answer
+from modelyard.core.call import Answer, RequestHead
 from modelyard.core.errors import DeadlineError, InternalError, MethodError, ModelyardError
 from modelyard.http.connection.bounds import body_too_large, inflight_bytes_exceeded, receive_timeout
 from modelyard.http.shared import Shared
@@ -23,7 +23,6 @@ from modelyard.http.wire import (
     predict_target,
     presented_key,
     rate_fields,
-    read_head,
 )
 from modelyard.predict import REQUEST_ID
 
@@ -38,8 +37,8 @@ log = structlog.get_logger()
 class TwinCall:
     """One predict request over ASGI; implements core.call.Call."""
 
-    def __init__(self, target: Target, headers: list[tuple[bytes, bytes]], key: bytes | None, body: bytes) -> None:
-        self.head = read_head(target, key, dict(headers))
+    def __init__(self, head: RequestHead, body: bytes) -> None:
+        self.head = head
         self.body = body
         self.gone = False
         self.answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -133,9 +132,9 @@ class Door:
         if scope["method"] != "POST":
             raise MethodError("method_not_allowed", f"`{scope['method']}` is not possible here.", expected=["POST"])
         key = presented_key(headers)
-        if not target.model:
-            target = Target(target.surface, self._shared.invoked(dict(headers), scope["query_string"], key), None)
-        check_names(target)
+        if target.model:
+            check_names(target)
+        head = self._shared.head(target, key, dict(headers), scope["query_string"])
         length = dict(headers).get(b"content-length")
         if length is not None and int(length) > self._settings.max_body_bytes:
             raise body_too_large(self._settings.max_body_bytes, int(length))
@@ -143,7 +142,7 @@ class Door:
             self._predictor.authenticate(key)
         body = _Body(self._shared)
         try:
-            call = TwinCall(target, headers, key, await self._read(body, receive))
+            call = TwinCall(head, await self._read(body, receive))
             self._predictor.predict(call)
             return call.answered.result() if call.answered.done() else await self._wait(call, receive)
         finally:

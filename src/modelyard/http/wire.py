@@ -11,10 +11,12 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from modelyard.codec.oip_request import read_subject
 from modelyard.core.call import Answer, RateState, RequestHead
 from modelyard.core.errors import InvalidRequestError
 from modelyard.core.types import NAME, Surface
 
+SUBJECT = b"x-modelyard-subject"
 Headers = Iterable[tuple[bytes, bytes]]
 
 _PREDICT = (
@@ -139,8 +141,12 @@ def presented_key(headers: Headers) -> bytes | None:
 
 
 def read_head(target: Target, key: bytes | None, fields: Mapping[bytes, bytes]) -> RequestHead:
-    """What the spine needs of a request's head; of a field that came twice, the last one counts."""
+    """What the spine needs of a request's head; of a field that came twice, the last one counts.
+
+    InvalidRequestError("parameter_invalid") for a subject that cannot be one.
+    """
     get = fields.get
+    subject = get(SUBJECT)
     return RequestHead(
         target.surface,
         target.model,
@@ -151,6 +157,7 @@ def read_head(target: Target, key: bytes | None, fields: Mapping[bytes, bytes]) 
         get(b"inference-header-content-length"),
         get(b"accept-encoding"),
         get(b"x-request-id"),
+        None if subject is None else read_subject(subject.decode("utf-8", "surrogateescape"), "x-modelyard-subject"),
     )
 
 

@@ -46,7 +46,7 @@ _MOST = 0xFFFFFFFF
 _NUMBERS = struct.Struct(">BQBHBIBIBIBIBi").pack
 _U64, _U32, _U16, _I32 = 0xCF, 0xCE, 0xCD, 0xD2
 _OPENING = b"\xdc" + struct.pack(">H", len(RecordHeader.__struct_fields__))
-_NO_CODE_NO_SUBJECT = b"\xa0\xa0"
+_NO_TEXTS = b"\xa0\xa0\xa0"
 
 
 def encode_standing(fields: Sequence[str | bytes | int]) -> bytes:
@@ -64,20 +64,20 @@ def frame_of(
     times_us: tuple[int, int, int],
     answer_header_length: int,
     request_id: bytes,
-    code: str,
-    subject: str,
+    texts: tuple[str, str, str] | None,
     standing: bytes,
     request: bytes,
     answer: bytes,
 ) -> tuple[bytes, ...]:
     """A frame as parts to be written one after the other; bodies over COPY_BYTES are not copied. `times_us` are queue,
-    compute and total; `id` and `request_id` are ASCII of at most 255 bytes."""
+    compute and total, `texts` code, subject and idempotency (None: all empty); `id` and `request_id` are ASCII of at
+    most 255 bytes."""
     queue_us, compute_us, total_us = times_us
     numbers = _NUMBERS(
         _U64, at_ns, _U16, status, _U32, rows, _U32, min(queue_us, _MOST), _U32, min(compute_us, _MOST),
         _U32, min(total_us, _MOST), _I32, answer_header_length,
     )  # fmt: skip
-    told = _NO_CODE_NO_SUBJECT if not code and not subject else _encode(code) + _encode(subject)
+    told = _NO_TEXTS if texts is None else b"".join(map(_encode, texts))
     head = b"%b\xd9%c%b%b\xd9%c%b%b%b" % (
         _OPENING, len(id), id, numbers, len(request_id), request_id, told, standing
     )  # fmt: skip
@@ -96,8 +96,8 @@ def encode_frame(header: RecordHeader, request: bytes, answer: bytes) -> tuple[b
     return frame_of(
         header.id.encode(), header.at_ns, header.status, header.rows,
         (header.queue_us, header.compute_us, header.total_us), header.answer_header_length,
-        header.request_id.encode(), header.code, header.subject, encode_standing(values[-STANDING_FIELDS:]),
-        request, answer,
+        header.request_id.encode(), (header.code, header.subject, header.idempotency),
+        encode_standing(values[-STANDING_FIELDS:]), request, answer,
     )  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def _from_first(header: bytes) -> RecordHeader:
     values = msgspec.msgpack.decode(header)
     if not isinstance(values, list) or len(values) != len(_FIRST_ORDER):
         raise msgspec.DecodeError("the header of schema 1 has other fields")
-    named = dict(zip(_FIRST_ORDER, values, strict=True))
+    named = {**dict(zip(_FIRST_ORDER, values, strict=True)), "idempotency": ""}
     return msgspec.convert([named[name] for name in RecordHeader.__struct_fields__], RecordHeader)
 
 

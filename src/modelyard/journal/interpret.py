@@ -119,7 +119,7 @@ class RecordDecoder:
     def _made_up(self, digest: str) -> RecordHeader:
         """A header for a frame whose own cannot be read; the id comes from the bytes, so that it arrives once."""
         return RecordHeader(
-            f"raw-{digest[:26]}", int(self._clock.now() * 1e9), 0, 0, 0, 0, 0, -1, "", HEADER_UNKNOWN, "",
+            f"raw-{digest[:26]}", int(self._clock.now() * 1e9), 0, 0, 0, 0, 0, -1, "", HEADER_UNKNOWN, "", "",
             "", b"", b"", b"", "", "", "", "", "", -1, "", "none",
         )  # fmt: skip
 

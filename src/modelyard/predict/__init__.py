@@ -5,7 +5,7 @@ request may take it and where it leads, `prediction` is one request on its way, 
 of the loop along it together.
 """
 
-from modelyard.predict.prediction import OFF_LOOP_BYTES, REQUEST_ID
+from modelyard.predict.prediction import OFF_LOOP_BYTES, REQUEST_ID, Prediction
 from modelyard.predict.spine import Commit, Predictor
 
-__all__ = ["OFF_LOOP_BYTES", "REQUEST_ID", "Commit", "Predictor"]
+__all__ = ["OFF_LOOP_BYTES", "REQUEST_ID", "Commit", "Prediction", "Predictor"]

@@ -35,8 +35,8 @@ class Prediction:
     body: bytes = b""
     header_length: int | None = None
     standing: bytes = b""
-    compute_s: float = 0.0
-    started_s: float
+    started_s = ended_s = 0.0
+    """When its run started and ended; 0 where there was none."""
     answer: Answer
 
     def __init__(
@@ -59,7 +59,7 @@ class Prediction:
 
     def succeed(self, outputs: Tensors, started_s: float, ended_s: float) -> None:
         """Encodes the answer; on failure the batcher fails this job alone."""
-        self.started_s, self.compute_s = started_s, ended_s - started_s
+        self.started_s, self.ended_s = started_s, ended_s
         self._encode(outputs)
 
     def fail(self, error: ModelyardError) -> None:
@@ -92,9 +92,8 @@ def answer_together(jobs: Sequence[Any], outputs: Tensors, started_s: float, end
     bodies = codec.encode_turn([job.request for job in batch], outputs, ids, context_of(batch[0].servable, ""))
     if bodies is None:
         return False
-    compute_s = ended_s - started_s
     for job, body in zip(batch, bodies, strict=True):
-        job.started_s, job.compute_s = started_s, compute_s
+        job.started_s, job.ended_s = started_s, ended_s
         job.body = body
         job.status = 200
     return True

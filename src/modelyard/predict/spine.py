@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from modelyard.auth.table import KeyTable, Principal
 from modelyard.batching.batcher import Batcher
 from modelyard.codec.compression import compress, decompress
+from modelyard.codec.log import subject_of
 from modelyard.core.call import Answer, Call, ErrorRenderer, RateState
 from modelyard.core.errors import InternalError, ModelyardError, UnavailableError
 from modelyard.core.settings import Settings
@@ -33,7 +34,7 @@ from modelyard.predict.prediction import (
     timed_out,
 )
 from modelyard.predict.road import Road, Roads, standing
-from modelyard.routing.table import RoutingTable
+from modelyard.routing.table import Route, RoutingTable
 
 CLIENT_GONE = 499
 """Status of a record whose caller left before the answer (nginx's number); never sent."""
@@ -55,7 +56,7 @@ class Commit(Protocol):
 
 class Predictor:
     """The stations of one worker, wired. `keys` and `table` are replaced whole by the snapshot task, `fresh_s` says
-    when that was; a request holds what it was given until it is answered."""
+    when that was; a request holds what it was given until it is answered. `note` hears of each turn whose answers left."""
 
     def __init__(
         self,
@@ -72,6 +73,7 @@ class Predictor:
         codecs: Mapping[Surface, SurfaceCodec],
         keys: KeyTable,
         table: RoutingTable,
+        note: Callable[[Sequence[Prediction]], None] | None = None,
     ) -> None:
         self.settings = settings
         self.fresh_s = time.monotonic()
@@ -85,6 +87,7 @@ class Predictor:
         self._journal = journal
         self._commit = commit
         self._next_id = next_id
+        self._note = note
         self._render_error = render_error
         self._permits = Permits(settings.limits.max_concurrency)
         self._batcher = Batcher(loop, executor, settings.batching, self.settle, answer_together)
@@ -228,7 +231,7 @@ class Predictor:
                 if road.refusal is not None:
                     raise road.refusal
                 self._check_fresh()
-                route = route or self._roads.table.route(call.head.model, call.head.version, prediction_id)
+                route = route or self._split_route(call, prediction_id)
             except ModelyardError as error:
                 self._refuse(call, error, rate)
                 return None
@@ -247,6 +250,14 @@ class Predictor:
                 lambda future: self._loop.call_soon_threadsafe(self._decoded, prediction, future.result())
             )
         return None
+
+    def _split_route(self, call: Call, prediction_id: str) -> Route:
+        """By the subject, so that it stays with its version (P12); by the prediction's id where there is none."""
+        head = call.head
+        subject = head.subject
+        if subject is None and head.content_encoding is None:
+            subject = subject_of(RawRequest(call.body, head.content_type, head.header_length))
+        return self._roads.table.route(head.model, head.version, subject or prediction_id)
 
     def _decode_group(self, group: Any, predictions: list[Prediction]) -> None:
         """Decodes what arrived for one version in one form, together where that is possible."""
@@ -320,16 +331,19 @@ class Predictor:
         call, error, request = prediction.call, prediction.error, prediction.request
         gone = error is None and call.gone
         code = "client_gone" if gone else "" if error is None else error.code
+        subject = call.head.subject or request.subject or ""
+        texts = (code, subject, call.head.idempotency) if code or subject or call.head.idempotency else None
         self._render(prediction)
         length, rows, submitted_s = prediction.header_length, request.rows, prediction.submitted_s
-        queue_us = int((prediction.started_s - submitted_s) * 1e6) if prediction.compute_s else 0
+        started_s = prediction.started_s
+        queue_us = int((started_s - submitted_s) * 1e6) if started_s else 0
         prediction_id = prediction.id.encode()
         parts += frame_of(
             prediction_id, prediction.at_ns, CLIENT_GONE if gone else prediction.status, len(request.items) or rows,
-            (queue_us, int(prediction.compute_s * 1e6), int((now_s - submitted_s) * 1e6)),
+            (queue_us, int((prediction.ended_s - started_s) * 1e6), int((now_s - submitted_s) * 1e6)),
             -1 if length is None else length,
             prediction_id if prediction.request_id is prediction.id else prediction.request_id.encode(),
-            code, request.subject or "",
+            texts,
             prediction.road.standing or standing(call.head, prediction.road.principal, prediction.route),
             call.body, prediction.body,
         )  # fmt: skip
@@ -369,3 +383,6 @@ class Predictor:
                 prediction.call.answer(prediction.answer)
             except Exception:  # of one connection, which hurts no other
                 broken(prediction.request_id)
+        if self._note is not None:
+            with suppress(Exception):  # counting must not cost an answer
+                self._note(turn)

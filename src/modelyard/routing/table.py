@@ -49,8 +49,9 @@ class RoutingTable:
             if (arm := _only_arm(endpoint)) is not None and (endpoint.model, endpoint.weights[arm][0]) in self.servables
         }
 
-    def route(self, name: str, version: str | None, prediction_id: str) -> Route:
-        """The route of one request; without a version the endpoint's weights decide, by the prediction's id.
+    def route(self, name: str, version: str | None, subject: str) -> Route:
+        """The route of one request; without a version the endpoint's weights decide, by its subject (a request without
+        one is its own: the prediction's id).
 
         Raises NotFoundError("model_not_found" | "version_not_found"), UnavailableError("model_not_ready" |
         "model_unhealthy").
@@ -59,7 +60,7 @@ class RoutingTable:
         if standing is not None:
             return standing
         endpoint = self.endpoints[name]
-        arm = assign(name, prediction_id, endpoint.weights)
+        arm = assign(name, subject, endpoint.weights)
         return Route(name, arm, self._servable(endpoint.model, endpoint.weights[arm][0]))
 
     def standing_route(self, name: str, version: str | None) -> Route | None:

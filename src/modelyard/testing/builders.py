@@ -114,4 +114,5 @@ _HEADER: Mapping[str, Any] = {
     "compute_us": 20,
     "total_us": 40,
     "subject": "",
+    "idempotency": "",
 }

@@ -48,7 +48,9 @@ class KnownHeads:
             or not data.startswith(b"POST ")
             or cycle.content_length != len(data) - end
             or cycle.body != data[end:]
-            or head.caller_request_id is not None  # of one request only
+            or head.caller_request_id is not None  # of one request only, as the next two
+            or head.subject is not None
+            or head.idempotency
         ):
             return
         if len(self.find) >= MOST_HEADS:

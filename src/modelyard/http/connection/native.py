@@ -9,7 +9,7 @@ from modelyard.core.call import Answer, RequestHead
 from modelyard.core.errors import ModelyardError
 from modelyard.core.types import Surface
 from modelyard.http.connection.bounds import body_too_large
-from modelyard.http.wire import Target, answer_bytes, presented_key, read_head
+from modelyard.http.wire import Target, answer_bytes, presented_key
 from modelyard.predict import OFF_LOOP_BYTES
 
 if TYPE_CHECKING:
@@ -73,11 +73,10 @@ class NativeCycle:
         key: bytes | None = None
         try:
             key = presented_key(headers)
-            if not target.model:
-                target = Target(target.surface, self.protocol.shared.invoked(fields, b"", key), None)
+            self.head = self.protocol.shared.head(target, key, fields)
         except ModelyardError as error:
             self.error = error
-        self.head = read_head(target, key, fields)
+            self.head = RequestHead(target.surface, target.model, caller_request_id=fields.get(b"x-request-id"))
         return fields.get(b"content-length")
 
     @property

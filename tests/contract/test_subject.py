@@ -1,0 +1,68 @@
+"""Whose prediction it is: the header's word, else the body's; it decides the arm and stands in the record (P12)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import pytest
+from http_worker import HttpWorker
+from raw_http import Caller, request
+
+from modelyard.journal.frame import MARK, read_frames
+from modelyard.journal.record import RecordHeader
+from modelyard.routing.ports import Endpoint
+from modelyard.routing.split import assign
+from modelyard.routing.table import RoutingTable
+from modelyard.testing import servable
+
+NATIVE, TWIN = "/v2/models/tree/infer", "/v2/models/tr%65e/infer"
+WEIGHTS = (("1", 50), ("2", 50))
+
+
+def infer(parameters: str = "") -> str:
+    return f'{{"inputs":[{{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,1]}}]{parameters}}}'
+
+
+@pytest.fixture
+def worker() -> Iterator[HttpWorker]:
+    started = HttpWorker(models=(servable(version="1"), servable(version="2"))).start()
+    split = RoutingTable(2, [Endpoint("tree", "tree", WEIGHTS)], {("tree", m.version): m for m in started.models})
+    started.on_loop(lambda: setattr(started.predictor, "table", split))
+    yield started
+    Caller.close_all()
+    started.stop()
+
+
+def ask(worker: HttpWorker, target: str, parameters: str, *headers: str) -> tuple[str, RecordHeader]:
+    """The version that answered, and the record."""
+    caller = Caller(worker.port)
+    caller.send(request(target, infer(parameters), key=worker.key, headers=headers))
+    reply = caller.reply()
+    assert reply.status == 200, reply.body
+    (frame,) = read_frames(io.BytesIO(b"".join([*worker.journal.turns[-1], MARK])))
+    return reply.headers["x-model-version"], frame.record_header()
+
+
+@pytest.mark.parametrize("target", [NATIVE, TWIN])
+def test_a_subject_stays_with_its_arm(worker: HttpWorker, target: str) -> None:
+    """In the header or in the body, the same subject meets the version that the pure function says, every time."""
+    for number in range(20):
+        subject = f"patient-{number}"
+        arm = assign("tree", subject, WEIGHTS)
+        for parameters, headers in (
+            ("", (f"x-modelyard-subject: {subject}",)),
+            (f',"parameters":{{"subject":"{subject}"}}', ()),
+            (',"parameters":{"subject":"another"}', (f"x-modelyard-subject: {subject}",)),
+        ):
+            version, header = ask(worker, target, parameters, *headers)
+            assert (version, header.arm) == (WEIGHTS[arm][0], arm)
+            assert header.subject == subject
+
+
+@pytest.mark.parametrize("target", [NATIVE, TWIN])
+def test_without_a_subject_the_prediction_decides(worker: HttpWorker, target: str) -> None:
+    """Its id is its subject, and the record names none."""
+    for _ in range(20):
+        _, header = ask(worker, target, "")
+        assert (header.arm, header.subject) == (assign("tree", header.id, WEIGHTS), "")
