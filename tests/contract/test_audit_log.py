@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from modelyard.audit.acting import acting, local_user
+from modelyard.audit.chain import START, Head
 from modelyard.audit.event import Actor, Change
 from modelyard.audit.ports import AuditFilter
 from modelyard.audit.vocabulary import AuditAction
@@ -146,6 +147,22 @@ def test_several_changes_are_one_append(stores: Stores) -> None:
     head = stores.audit.head()
     assert head is not None
     assert (head.sequence, head.hash) == (3, made[-1].hash)
+
+
+def test_a_check_goes_on_where_it_ended(stores: Stores) -> None:
+    """Seven events in parts of three: complete with the third, all of them read once; a wrong place is noticed."""
+    for number in range(7):
+        stores.audit.append(change(number))
+    after, seen, complete = START, [], False
+    while not complete:
+        found = stores.audit.verify((), after, 3)
+        assert found.sound
+        assert found.head is not None
+        after, complete = found.head, found.complete
+        seen.append(found.checked)
+    assert seen == [3, 3, 1]
+    assert not stores.audit.verify((), Head(3, "0" * 64)).sound
+    assert stores.audit.verify((), START, 7).complete
 
 
 def test_an_empty_log_is_sound(stores: Stores) -> None:

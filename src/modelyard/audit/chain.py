@@ -45,9 +45,11 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class Verification(msgspec.Struct, frozen=True):
-    """What a check of the whole chain found. `sound` without any problem; `head` None for a log without events."""
+    """What a check found. `sound` without any problem; `complete` if it reached the end of the log; `head` is the last
+    event that it read (a part that follows starts there), None if there was none."""
 
     sound: bool
+    complete: bool
     checked: int
     head: Head | None
     problems: tuple[Problem, ...]
@@ -80,12 +82,13 @@ def seal(before: Head, at_us: int, actor: Actor, change: Change) -> AuditEvent:
 
 
 class ChainCheck:
-    """Takes the events in the order of their sequence, then says what is wrong. `anchors` are heads kept elsewhere."""
+    """Takes the events behind `after` in the order of their sequence, then says what is wrong. `anchors` are heads kept
+    elsewhere."""
 
-    def __init__(self, anchors: Iterable[Head] = ()) -> None:
+    def __init__(self, anchors: Iterable[Head] = (), after: Head = START) -> None:
         self._anchors = list(anchors)
         self._at = {head.sequence: head.hash for head in self._anchors}
-        self._last = START
+        self._last = after
         self._checked = 0
         self._problems: list[Problem] = []
 
@@ -109,14 +112,14 @@ class ChainCheck:
         """A problem that somebody else saw."""
         self._found(code, sequence, message)
 
-    def finish(self) -> Verification:
-        """The verdict."""
+    def finish(self, complete: bool = True) -> Verification:
+        """The verdict; `complete`: there is no event behind the last one."""
         for head in self._anchors:
-            if head.sequence > self._last.sequence:
+            if complete and head.sequence > self._last.sequence:
                 lost = f"The log ends at event {self._last.sequence}, the kept head is event {head.sequence}."
                 self._found("tail_missing", head.sequence, lost)
         last = self._last if self._checked else None
-        return Verification(not self._problems, self._checked, last, tuple(self._problems))
+        return Verification(not self._problems, complete, self._checked, last, tuple(self._problems))
 
     def _found(self, code: str, sequence: int, message: str) -> None:
         if len(self._problems) < MAX_PROBLEMS:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from modelyard.audit.chain import Head, Verification
+from modelyard.audit.chain import START, Head, Verification
 from modelyard.audit.event import AuditEvent, Change
 
 
@@ -45,5 +45,6 @@ class AuditLog(Protocol):
     def head(self) -> Head | None:
         """The last event of the log, None without any."""
 
-    def verify(self, kept: Iterable[Head] = ()) -> Verification:
-        """Checks the whole chain, the anchored head, and heads that the caller has `kept`."""
+    def verify(self, kept: Iterable[Head] = (), after: Head = START, most: int | None = None) -> Verification:
+        """Checks the chain behind `after` (all of it by default), at most so many events, the anchored head, and heads
+        that the caller has `kept`."""

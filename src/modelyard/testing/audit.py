@@ -57,12 +57,13 @@ class MemoryAuditLog:
         with self._lock:
             return _head(self.events)
 
-    def verify(self, kept: Iterable[Head] = ()) -> Verification:
-        """Checks the chain and the kept heads; memory has no head file."""
-        check = ChainCheck(kept)
-        for event in self._matching(AuditFilter()):
+    def verify(self, kept: Iterable[Head] = (), after: Head = START, most: int | None = None) -> Verification:
+        """Checks the chain behind `after` and the kept heads; memory has no head file."""
+        check = ChainCheck(kept, after)
+        behind = [event for event in self._matching(AuditFilter()) if event.sequence > after.sequence]
+        for event in behind[:most]:
             check.feed(event)
-        return check.finish()
+        return check.finish(most is None or len(behind) <= most)
 
     def _matching(self, wanted: AuditFilter) -> list[AuditEvent]:
         with self._lock:

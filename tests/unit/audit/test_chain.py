@@ -55,8 +55,8 @@ def test_a_whole_chain_is_sound() -> None:
     """Every event follows the one before it, and kept heads of any age fit."""
     events = chain(5)
     found = verdict(events, *(Head(event.sequence, event.hash) for event in events))
-    assert found == Verification(True, 5, Head(5, events[-1].hash), ())
-    assert verdict([]) == Verification(True, 0, None, ())
+    assert found == Verification(True, True, 5, Head(5, events[-1].hash), ())
+    assert verdict([]) == Verification(True, True, 0, None, ())
 
 
 TRICKS: dict[str, tuple[Callable[[list[AuditEvent]], list[AuditEvent]], set[str]]] = {
@@ -89,6 +89,26 @@ def test_every_trick_is_found(trick: str) -> None:
     found = verdict(play(events), Head(5, events[-1].hash))
     assert not found.sound
     assert codes <= {problem.code for problem in found.problems}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_parts_make_a_whole(size: int) -> None:
+    """Parts that each start at the head of the one before find what one check finds, and an end only at the end."""
+    events = chain(5)
+    events[3] = msgspec.structs.replace(events[3], address="x")
+    after, codes = START, []
+    for start in range(0, 5, size):
+        check = ChainCheck([Head(9, "f" * 64)], after)
+        for event in events[start : start + size]:
+            check.feed(event)
+        found = check.finish(start + size >= 5)
+        codes += [problem.code for problem in found.problems]
+        assert found.head is not None
+        after = found.head
+    assert codes == ["event_changed", "tail_missing"]
+    check = ChainCheck((), Head(2, "0" * 64))
+    check.feed(events[2])
+    assert [problem.code for problem in check.finish().problems] == ["link_broken"]
 
 
 def test_the_problems_named_are_bounded() -> None:

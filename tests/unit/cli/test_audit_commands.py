@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_support import Run, parsed
 
 from modelyard.audit.acting import local_user
+from modelyard.audit.chain import START, Head
+from modelyard.audit.event import Change
+from modelyard.audit.vocabulary import AuditAction
+from modelyard.cli.backends.remote import RemoteBackend
 from modelyard.core.errors import CommandError, InvalidRequestError
+from modelyard.http.forms.trail import verification_view
 from modelyard.storage.sql.open import DATABASE_FILE
+from modelyard.testing import MemoryAuditLog
+
 
 @pytest.fixture
 def run(run: Run) -> Run:
@@ -69,3 +78,32 @@ def test_an_export_is_whole_lines(run: Run, tmp_path: Path) -> None:
     text = (tmp_path / "a.jsonl").read_text()
     assert text == run("audit", "export").stdout
     assert [json.loads(line)["sequence"] for line in text.splitlines()] == [1, 2, 3]
+
+
+class PartsServer(RemoteBackend):
+    """Answers the check of a log in memory in parts of two events."""
+
+    def __init__(self, log: MemoryAuditLog) -> None:
+        super().__init__("http://127.0.0.1:1", None)
+        self.log = log
+        self.asked = 0
+
+    def _json(self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        query = dict(query or {})
+        self.asked += 1
+        kept = [Head(query["sequence"], query["hash"])] if "sequence" in query else []
+        after = Head(query["after_sequence"], query["after_hash"]) if "after_sequence" in query else START
+        return verification_view(self.log.verify(kept, after, 2))
+
+
+def test_a_server_is_asked_part_by_part() -> None:
+    """The parts' verdicts are added up; a kept head is compared where it stands."""
+    log = MemoryAuditLog()
+    log.append(*(Change(AuditAction.SERVER_STOP, f"server:s{number}") for number in range(5)))
+    server = PartsServer(log)
+    found = server.verify_audit({"sequence": 3, "hash": log.events[2].hash})
+    assert (found["sound"], found["checked"], found["head"]["sequence"], server.asked) == (True, 5, 5, 3)
+    found = server.verify_audit({"sequence": 3, "hash": "0" * 64})
+    assert (found["sound"], [problem["code"] for problem in found["problems"]]) == (False, ["head_differs"])
+    found = server.verify_audit({"sequence": 9, "hash": "0" * 64})
+    assert (found["complete"], [problem["code"] for problem in found["problems"]]) == (True, ["tail_missing"])

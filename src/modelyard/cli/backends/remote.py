@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -14,14 +16,10 @@ import orjson
 import urllib3
 
 from modelyard.cli.backends import Json, Progress
+from modelyard.cli.backends.patience import Patience, ask_again, patience
 from modelyard.core.errors import CODES, CommandError, InternalError, ModelyardError
 from modelyard.models.archive import pack_folder
 
-CONNECT_TIMEOUT_S = 5.0
-ANSWER_TIMEOUT_S = 30.0
-PUBLISH_TIMEOUT_S = 600.0
-"""A publish is answered when its check has run, which `models.publish_timeout_s` bounds on the server."""
-VERIFY_TIMEOUT_S = 600.0
 PIECE_BYTES = 256 * 1024
 OVERRIDES = "modelyard.json"
 
@@ -29,8 +27,17 @@ OVERRIDES = "modelyard.json"
 class RemoteBackend:
     """cli.backends.Backend over a server's management routes."""
 
-    def __init__(self, server: str, key: str | None) -> None:
+    def __init__(
+        self,
+        server: str,
+        key: str | None,
+        bounds: Patience | None = None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`bounds` are those of the environment if left out; `pause` waits between two tries."""
         self._base = base_url(server)
+        self._bounds = patience() if bounds is None else bounds
+        self._pause = pause
         self._headers = {"x-api-key": key} if key else {}
         self._pool = urllib3.PoolManager(retries=False, maxsize=1)
 
@@ -41,22 +48,27 @@ class RemoteBackend:
         body: Any = None,
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, Any] | None = None,
-        timeout_s: float = ANSWER_TIMEOUT_S,
+        timeout_s: float | None = None,
         stream: bool = False,
     ) -> urllib3.BaseHTTPResponse:
-        """One request; the answer, if it is 2xx. ModelyardError as the server said it, CommandError if it did not."""
-        timeout = urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=timeout_s)
-        try:
-            answer = self._pool.request(
+        """One request; the answer, if it is 2xx. ModelyardError as the server said it, CommandError if it did not.
+        A refusal that asks to come back later is asked again, within the bounds; a body that streams is not."""
+        bounds = self._bounds if body is None or isinstance(body, bytes) else replace(self._bounds, retries=0)
+
+        def once() -> urllib3.BaseHTTPResponse:
+            return self._pool.request(
                 method,
                 self._base + path,
                 fields=query or None,
                 body=body,
                 headers={**self._headers, **(headers or {})},
-                timeout=timeout,
+                timeout=self._bounds.timeout(timeout_s),
                 preload_content=not stream,
                 redirect=False,
             )
+
+        try:
+            answer = ask_again(once, method, _code, bounds, self._pause)
             if 200 <= answer.status < 300:
                 return answer
             raise refusal(answer.status, answer.data)
@@ -97,7 +109,7 @@ class RemoteBackend:
                 headers = {"content-type": kind, "content-length": str(_size(file))}
                 if kind == "application/octet-stream":
                     headers["x-modelyard-filename"] = _filename(source)
-                answer = self.ask(method, path, _Watched(file, sent), headers, timeout_s=PUBLISH_TIMEOUT_S)
+                answer = self.ask(method, path, _Watched(file, sent), headers, timeout_s=self._bounds.publish_s)
         return _parsed(answer.data)
 
     def models(self) -> list[Json]:
@@ -120,9 +132,12 @@ class RemoteBackend:
         """An endpoint's shares."""
         return self._json("GET", f"/v1/endpoints/{_part(endpoint)}/traffic")
 
-    def set_traffic(self, endpoint: str, weights: Mapping[str, int]) -> Json:
-        """Replaces them."""
-        return self._json("PUT", f"/v1/endpoints/{_part(endpoint)}/traffic", {"weights": dict(weights)})
+    def set_traffic(self, endpoint: str, weights: Mapping[str, int], revision: int | None = None) -> Json:
+        """Replaces what was seen, by its tag."""
+        seen = self.traffic(endpoint)["revision"] if revision is None else revision
+        path = f"/v1/endpoints/{_part(endpoint)}/traffic"
+        headers = {"content-type": "application/json", "if-match": f'"{seen}"'}
+        return _parsed(self.ask("PUT", path, orjson.dumps({"weights": dict(weights)}), headers).data)
 
     def predictions(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> Json:
         """One page."""
@@ -166,9 +181,15 @@ class RemoteBackend:
         return found
 
     def verify_audit(self, kept: Json | None) -> Json:
-        """The check of its chain, which takes as long as the log is long."""
-        answer = self.ask("GET", "/v1/audit/verify", query=kept, timeout_s=VERIFY_TIMEOUT_S)
-        return _parsed(answer.data)
+        """The check of its chain, part by part."""
+        found = part = self._json("GET", "/v1/audit/verify", query=kept)
+        while not part["complete"]:
+            behind = {"after_sequence": part["head"]["sequence"], "after_hash": part["head"]["hash"]}
+            part = self._json("GET", "/v1/audit/verify", query={**(kept or {}), **behind})
+            found["checked"] += part["checked"]
+            found["problems"] += part["problems"]
+            found["head"] = part["head"] or found["head"]
+        return {**found, "sound": not found["problems"], "complete": True}
 
     def export_audit(self, filters: Mapping[str, str]) -> Iterator[bytes]:
         """All events that match, as they come."""
@@ -214,6 +235,14 @@ def base_url(server: str) -> str:
             expected="http:// or https:// and a host", got=server[:200], example="http://127.0.0.1:8080",
         )  # fmt: skip
     return server.rstrip("/")
+
+
+def _code(answer: urllib3.BaseHTTPResponse) -> str:
+    """The code of a refusal; empty where it is not in our form."""
+    try:
+        return str(json.loads(answer.data)["code"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def refusal(status: int, body: bytes) -> ModelyardError:

@@ -9,7 +9,7 @@ from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from modelyard.audit.chain import Head
+from modelyard.audit.chain import START, Head
 from modelyard.audit.ports import AuditFilter
 from modelyard.auth.scopes import Scope
 from modelyard.core.errors import InvalidRequestError
@@ -44,20 +44,36 @@ class AuditPageQuery(AuditQuery):
     cursor: str | None = Field(None, max_length=512, description="From the page before.")
 
 
-class KeptQuery(Asked):
-    """A head that the caller kept, if any: both or none."""
+VERIFY_EVENTS = 10_000
+"""Events that one request checks: a fraction of a second of a worker's time."""
+_HASH = "^[0-9a-f]{64}$"
 
-    sequence: int | None = Field(None, ge=1, le=2**53, description="Its `sequence`.")
-    hash: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="Its `hash`.")
 
-    def heads(self) -> tuple[Head, ...]:
-        """The head; InvalidRequestError("field_missing") for a half one."""
-        if self.sequence is not None and self.hash is not None:
-            return (Head(self.sequence, self.hash),)
-        if self.sequence is None and self.hash is None:
-            return ()
-        field = "hash" if self.hash is None else "sequence"
-        raise InvalidRequestError("field_missing", f"A kept head has a `{field}` too.", field=field)
+class VerifyQuery(Asked):
+    """A head that the caller kept, and where to go on; both members of each, or none."""
+
+    sequence: int | None = Field(None, ge=1, le=2**53, description="A kept head's `sequence`.")
+    hash: str | None = Field(None, pattern=_HASH, description="Its `hash`.")
+    after_sequence: int | None = Field(None, ge=1, le=2**53, description="Go on behind the `head` of the part before.")
+    after_hash: str | None = Field(None, pattern=_HASH, description="Its `hash`.")
+
+    def kept(self) -> tuple[Head, ...]:
+        """The kept head; InvalidRequestError("field_missing") for a half one."""
+        head = _head("", self.sequence, self.hash)
+        return () if head is None else (head,)
+
+    def after(self) -> Head:
+        """Where to go on; InvalidRequestError("field_missing") for a half one."""
+        return _head("after_", self.after_sequence, self.after_hash) or START
+
+
+def _head(prefix: str, sequence: int | None, hash: str | None) -> Head | None:
+    if sequence is not None and hash is not None:
+        return Head(sequence, hash)
+    if sequence is None and hash is None:
+        return None
+    field = prefix + ("hash" if hash is None else "sequence")
+    raise InvalidRequestError("field_missing", f"A head has a sequence and a hash: `{field}` is missing.", field=field)
 
 
 class EventAnswer(Answer):
@@ -108,6 +124,7 @@ class VerificationAnswer(Answer):
     """What a check found."""
 
     sound: bool
+    complete: bool
     checked: int
     head: HeadAnswer | None
     problems: list[ProblemAnswer]
@@ -126,11 +143,11 @@ def list_events(
 
 @routes.get("/v1/audit/verify", VerificationAnswer)
 @scope(Scope.AUDIT)
-def verify_chain(services: Wired, caller: Caller, asked: Annotated[KeptQuery, Query()]) -> Response:
-    """Checks every event of the log, its head file, and a head that you kept. It reads the whole log, so its time grows
-    with it; `modelyard audit verify` on the data folder does the same beside the server."""
+def verify_chain(services: Wired, caller: Caller, asked: Annotated[VerifyQuery, Query()]) -> Response:
+    """Checks the log, its head file, and a head that you kept, 10,000 events at a time: unless `complete`, go on with
+    the answer's `head` as `after_sequence` and `after_hash`."""
     require_every_model(caller)
-    return JsonResponse(verification_view(services.audit.verify(asked.heads())))
+    return JsonResponse(verification_view(services.audit.verify(asked.kept(), asked.after(), VERIFY_EVENTS)))
 
 
 @routes.get("/v1/audit/head", HeadNowAnswer)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, or_, select
 
-from modelyard.audit.chain import ChainCheck, Head, Verification
+from modelyard.audit.chain import START, ChainCheck, Head, Verification
 from modelyard.audit.event import AuditEvent, Change, microseconds
 from modelyard.audit.ports import AuditFilter, AuditPage
 from modelyard.storage.audit_row import COLUMNS, decode_cursor, encode_cursor, to_event
@@ -48,8 +49,9 @@ class SqlAuditLog:
 
     def export(self, filter: AuditFilter, chunk: int) -> Iterator[list[AuditEvent]]:
         """All that match, in the order of the chain; every chunk is a transaction of its own."""
-        last = _BEFORE_ALL
-        conditions = _conditions(filter)
+        return self._behind(_BEFORE_ALL, _conditions(filter), chunk)
+
+    def _behind(self, last: int, conditions: list[ColumnElement[bool]], chunk: int) -> Iterator[list[AuditEvent]]:
         while True:
             wanted = _rows().where(_E.sequence > last, *conditions).order_by(_E.sequence).limit(chunk)
             with self._database.read() as connection:
@@ -65,19 +67,21 @@ class SqlAuditLog:
         with self._database.read() as connection:
             return last_head(connection)
 
-    def verify(self, kept: Iterable[Head] = ()) -> Verification:
-        """Checks the whole chain, the head file, and heads that the caller has kept."""
+    def verify(self, kept: Iterable[Head] = (), after: Head = START, most: int | None = None) -> Verification:
+        """Checks the chain behind `after`, at most so many events, the head file, and heads that the caller kept."""
         # The file first: events that come meanwhile are then behind its head, not beyond the end of the log.
         anchored, unreadable = self._anchored()
-        check = ChainCheck([*([anchored] if anchored else []), *kept])
-        for events in self.export(AuditFilter(), VERIFY_CHUNK):
-            for event in events:
-                check.feed(event)
+        check = ChainCheck([*([anchored] if anchored else []), *kept], after)
+        first = after.sequence if after.sequence else _BEFORE_ALL
+        events = chain.from_iterable(self._behind(first, [], VERIFY_CHUNK))
+        for event in islice(events, most):
+            check.feed(event)
+        complete = most is None or next(events, None) is None
         if unreadable:
             check.found("head_unreadable", 0, f"The head file cannot be read: {unreadable}.")
         elif anchored is None and self.head() is not None and self._anchored()[0] is None:
             check.found("head_missing", 0, "The head file is missing: an end that was cut off could not be noticed.")
-        return check.finish()
+        return check.finish(complete)
 
     def _anchored(self) -> tuple[Head | None, str]:
         try:
