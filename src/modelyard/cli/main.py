@@ -107,8 +107,17 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def root(
     version: bool = typer.Option(False, "--version", help="Print the version and end.", is_eager=True),
+    timeout_s: float | None = typer.Option(
+        None, "--timeout", metavar="SECONDS", envvar="MODELYARD_TIMEOUT_S", help="Longest wait for a server's answer."
+    ),
+    retries: int | None = typer.Option(
+        None, "--retries", metavar="COUNT", envvar="MODELYARD_RETRIES", help="How often a busy server is asked again."
+    ),
 ) -> None:
     """Modelyard."""
+    for name, value in (("MODELYARD_TIMEOUT_S", timeout_s), ("MODELYARD_RETRIES", retries)):
+        if value is not None:
+            os.environ[name] = str(value)
     if version:
         from modelyard import __version__
 

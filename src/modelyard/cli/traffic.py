@@ -32,18 +32,21 @@ def show(
 def set_(
     endpoint: Endpoint,
     weights: Annotated[list[str], typer.Argument(metavar="VERSION=PERCENT...", help="All shares; 100 together.")],
+    revision: Annotated[
+        int | None, typer.Option("--revision", min=1, help="Only if it is still at this one, as `show --json` said.")
+    ] = None,
     data: Data = None,
     server: Server = None,
     key: KeyText = None,
     as_json: AsJson = False,
 ) -> None:
-    """Replace the shares, all at once.
+    """Replace the shares, all at once. Of two operators who do so at the same moment one wins, the other is told.
 
     Example: `modelyard traffic set tree 1=90 2=10`
     """
     shares = parse_shares(weights)
     with backend(data, server, key) as work:
-        _print(work.set_traffic(endpoint, shares), as_json)
+        _print(work.set_traffic(endpoint, shares, revision), as_json)
 
 
 def parse_shares(texts: list[str]) -> dict[str, int]:

@@ -48,8 +48,8 @@ class Backend(Protocol):
     def traffic(self, endpoint: str) -> Json:
         """An endpoint's shares."""
 
-    def set_traffic(self, endpoint: str, weights: Mapping[str, int]) -> Json:
-        """Replaces them."""
+    def set_traffic(self, endpoint: str, weights: Mapping[str, int], revision: int | None = None) -> Json:
+        """Replaces them; ConflictError if the endpoint is not at `revision` any more (None: as it is now)."""
 
     def predictions(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> Json:
         """One page: `predictions`, `next_cursor`."""

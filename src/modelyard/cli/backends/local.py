@@ -113,10 +113,10 @@ class LocalBackend:
         """An endpoint's shares."""
         return endpoint_view(self._services.endpoints.endpoint(check_name(endpoint, "endpoint")))
 
-    def set_traffic(self, endpoint: str, weights: Mapping[str, int]) -> Json:
-        """Replaces them."""
+    def set_traffic(self, endpoint: str, weights: Mapping[str, int], revision: int | None = None) -> Json:
+        """Replaces what was seen."""
         name = check_name(endpoint, "endpoint")
-        changed = self._services.endpoints.set_traffic(name, traffic_weights(weights))
+        changed = self._services.endpoints.set_traffic(name, traffic_weights(weights), revision)
         self._effective()
         return endpoint_view(changed)
 

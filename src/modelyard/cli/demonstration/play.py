@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from modelyard.cli.backends.patience import Patience
 from modelyard.cli.backends.remote import RemoteBackend
 from modelyard.cli.demonstration.calling import Client, Form, Got, HttpClient, request
 from modelyard.cli.demonstration.load import Load
@@ -89,7 +90,7 @@ class Findings:
 
 def play(lessons: Sequence[Lesson], url: str, admin_key: str, folder: Path, step: Step) -> Findings:
     """Plays it all. What the server does wrong is in the findings; ModelyardError where it refuses to go on."""
-    admin = RemoteBackend(url, admin_key)
+    admin = RemoteBackend(url, admin_key, Patience(retries=0))
     try:
         publish(admin, lessons, folder, step)
         key = admin.create_key(CLIENT, ["predict"], ["*"], RATE, "1d")
