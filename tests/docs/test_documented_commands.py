@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import re
@@ -9,14 +10,28 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from modelyard.cli.main import app
 from modelyard.core.settings import load_settings
 
 ROOT = Path(__file__).parent.parent.parent
-GUIDES = ("docs/start.md", "docs/concepts/limits.md", "docs/concepts/publishing.md", "docs/concepts/records.md")
+NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+GUIDES = ("docs/concepts/limits.md", "docs/concepts/publishing.md", "docs/concepts/records.md",
+          "docs/concepts/audit.md", "docs/guides/prediction-log.md")  # fmt: skip
+ALONE = ("docs/start.md", "docs/guides/publish.md", "docs/guides/switch-traffic.md", "docs/guides/operate.md",
+         "docs/guides/tls.md", "examples/README.md")  # fmt: skip
+"""Pages whose commands run by themselves, in a folder of their own, with the models that examples/train.py makes."""
+NEEDS_A_SERVER = ("docs/guides/publish.md", "docs/guides/switch-traffic.md")
+SERVE = """
+modelyard serve --port 8080 &
+until curl -sf -o /dev/null http://127.0.0.1:8080/v2/health/live; do sleep 0.2; done
+"""
 BEFORE = """
 set -euo pipefail
 trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
@@ -35,6 +50,11 @@ def blocks(page: str) -> list[str]:
     return re.findall(r"^```(?:sh|console)\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
+def fenced(page: str, kind: str) -> list[str]:
+    """The blocks of a kind on a page."""
+    return re.findall(rf"^```{kind}\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
 def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """The script in bash, with this environment's commands first and nothing of the caller's settings."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("MODELYARD_")}
@@ -45,7 +65,7 @@ def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
         env={**kept, "PATH": path, "MODELYARD_HTTP__DRAIN_DELAY_S": "0.1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=480,
         check=False,
     )
 
@@ -71,14 +91,111 @@ def test_the_tour_and_the_guides_run(tmp_path: Path) -> None:
     assert len(records) == 3
 
 
-def test_the_configuration_of_the_guide_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`iris` and `iris-tuned`, trained once for all pages."""
+    folder = tmp_path_factory.mktemp("models")
+    done = run(f"python {ROOT}/examples/train.py . && mv iris-1 iris && mv iris-2 iris-tuned", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed (apt-get install curl)")
+@pytest.mark.parametrize("page", ALONE)
+def test_a_page_runs_alone(page: str, models: Path, tmp_path: Path) -> None:
+    """Every command of the page, from top to bottom, ends with 0, whatever else was done on this machine."""
+    for source in models.iterdir():
+        shutil.copytree(source, tmp_path / source.name)
+    for source in (ROOT / "examples").glob("*.*"):
+        shutil.copy(source, tmp_path)
+    commands = blocks(page)
+    assert commands
+    script = "\n".join((BEFORE, SERVE if page in NEEDS_A_SERVER else "", *commands))
+    with ExitStack() as opened:
+        for port in set(re.findall(r"\b8\d{3}\b", script)):
+            free = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+            script = script.replace(port, str(free.getsockname()[1]))
+    done = run(script, tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_every_page_with_commands_is_run() -> None:
+    """A page of start, guides, concepts and examples that shows commands is one of those above."""
+    pages = [ROOT / "README.md", ROOT / "examples/README.md", ROOT / "docs/start.md", *(ROOT / "docs/guides").glob("*")]
+    shown = {str(path.relative_to(ROOT)) for path in (*pages, *(ROOT / "docs/concepts").glob("*"))}
+    with_commands = {page for page in shown if blocks(page)}
+    assert with_commands - {*GUIDES, *ALONE, "README.md"} == set()
+
+
+@pytest.mark.parametrize("page", ["docs/guides/operate.md", "docs/guides/behind-a-proxy.md"])
+def test_the_configuration_of_the_guide_is_accepted(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The TOML example loads, and says what it seems to say."""
-    (example,) = re.findall(r"^```toml\n(.*?)^```$", (ROOT / "docs/start.md").read_text(), re.MULTILINE | re.DOTALL)
+    (example,) = fenced(page, "toml")
     config = tmp_path / "modelyard.toml"
     config.write_text(example)
     monkeypatch.setenv("MODELYARD_CONFIG", "")  # restored afterwards: loading sets it
     settings = load_settings(config)
-    assert (settings.workers, settings.limits.default_rate, settings.journal.durability) == (4, "200/s", "host")
+    if page.endswith("operate.md"):
+        assert (settings.workers, settings.limits.default_rate, settings.journal.durability) == (4, "200/s", "host")
+    else:
+        assert (settings.http.root_path, settings.http.trusted_proxies) == ("/models", ("127.0.0.1/32",))
+
+
+def test_the_unit_of_the_guide_is_one() -> None:
+    """The systemd unit has its sections, and calls commands and options that exist."""
+    (text,) = fenced("docs/guides/operate.md", "ini")
+    unit = configparser.ConfigParser(strict=True, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string(text)
+    assert unit.sections() == ["Unit", "Service", "Install"]
+    root: Any = get_command(app)
+    for name in ("ExecStartPre", "ExecStart"):
+        program, command, *options = unit["Service"][name].split()
+        assert Path(program).name == "modelyard"
+        known = {opt for each in root.get_command(None, command).params for opt in each.opts}
+        assert {option for option in options if option.startswith("--")} <= known
+    assert float(unit["Service"]["TimeoutStopSec"]) > 30
+
+
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed (apt-get install nginx-light)")
+def test_the_proxy_of_the_guide_serves(tmp_path: Path) -> None:
+    """The nginx location, in a real nginx before a real server with the guide's settings: predictions arrive below
+    the prefix, and the audit log names the caller's own address, not the proxy's."""
+    with ExitStack() as opened:
+        ports = [opened.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1] for _ in range(2)]
+    (settings,), (location,) = (fenced("docs/guides/behind-a-proxy.md", kind) for kind in ("toml", "nginx"))
+    (tmp_path / "modelyard.toml").write_text(settings + f"port = {ports[0]}\n")
+    server = f"server {{ listen 127.0.0.1:{ports[1]}; {location.replace('8080', str(ports[0]))} }}"
+    places = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in TEMPORARY)
+    (tmp_path / "nginx.conf").write_text(
+        f"daemon off; pid {tmp_path}/pid; error_log stderr; worker_processes 1; events {{}}\n"
+        f"http {{ access_log off; {places} {server} }}"
+    )
+    done = run(BEFORE + PROXIED.format(root=ROOT, nginx=NGINX, folder=tmp_path, port=ports[1]), tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert '"prediction_id"' in done.stdout
+    assert "198.51.100.7" in done.stdout.rpartition("AUDIT")[2], done.stdout
+
+
+TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+PROXIED = """
+python {root}/examples/train.py .
+modelyard serve --config modelyard.toml &
+{nginx} -c {folder}/nginx.conf -p {folder} -e stderr &
+export U=http://127.0.0.1:{port}/models
+until curl -sf -o /dev/null $U/v2/health/live; do sleep 0.2; done
+modelyard publish iris iris-1
+ADMIN=$(modelyard keys create ops --scope admin --json | sed 's/.*"key":"\\([^"]*\\)".*/\\1/')
+KEY=$(curl -s $U/v1/keys -H "x-api-key: $ADMIN" -H 'content-type: application/json' \\
+  -H 'x-forwarded-for: 6.6.6.6, 198.51.100.7' -d '{{"client": "behind"}}' |
+  sed 's/.*"key":"\\([^"]*\\)".*/\\1/')
+until curl -sf -o /dev/null $U/v2/health/ready; do sleep 0.2; done
+curl -s --fail-with-body $U/v1/models/iris/predictions -H "x-api-key: $KEY" -d '{{"items": [
+  {{"sepal_length": 6.7, "sepal_width": 3.0, "petal_length": 5.2, "petal_width": 2.3}}]}}'
+echo AUDIT; modelyard audit list --json
+kill %1 %2 && wait
+"""
 
 
 def test_the_manifest_of_the_guide_is_accepted() -> None:

@@ -15,7 +15,7 @@ from modelyard.core.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = ("settings.md", "errors.md", "events.md", "routes.md", "commands.md")
-OURS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+OURS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")]
 
 
 def generator() -> ModuleType:

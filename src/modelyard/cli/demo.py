@@ -33,7 +33,7 @@ NEXT = (
     "# your own model: a server here, then the file",
     "modelyard serve",
     "modelyard publish NAME model.onnx",
-    "# five minutes by hand: README.md; a server of your own: docs/start.md",
+    "# five minutes by hand: README.md; a server of your own: docs/guides/operate.md",
 )
 
 
