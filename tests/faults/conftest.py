@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +59,13 @@ def stocked(serve: Callable[..., RunningServer], stock: Stock, tmp_path: Path) -
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
-    """Starts servers of a test's own on `tmp_path/data`; nothing is left of them, however the test ended."""
+    """Starts servers of a test's own on `tmp_path/data`, by way of the command `through`; nothing is left of them,
+    however the test ended."""
     running: list[RunningServer] = []
 
-    def start(**options: Any) -> RunningServer:
+    def start(through: Sequence[str] = (), **options: Any) -> RunningServer:
         running.append(RunningServer(tmp_path / "data", **options))
+        running[-1]._arguments[:0] = through
         return running[-1].start()
 
     yield start

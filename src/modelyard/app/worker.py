@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -21,7 +23,7 @@ from modelyard.codec import CODECS
 from modelyard.core.call import RateState
 from modelyard.core.clock import SystemClock
 from modelyard.core.errors import LimitError
-from modelyard.core.settings import Settings
+from modelyard.core.settings import HttpSettings, Settings
 from modelyard.http.edge.proxied import Edge
 from modelyard.http.edge.tls import TlsContext, tls_files
 from modelyard.http.errors import render_error
@@ -46,6 +48,8 @@ from modelyard.runtimes.threads import size_threads
 
 ACCEPT_AFTER_S = 5.0
 """A first worker accepts after this long even if models are still loading: health must be able to say so."""
+RESERVED_DESCRIPTORS = 64
+"""Beside connections: spool, database, models, pipes, and those that are being refused."""
 EFFECTIVE_WITHIN_S = 2.0
 """How long the answer to a change waits until every worker answers by it."""
 
@@ -155,7 +159,7 @@ def _worker(
     next_id: Callable[[], str],
     writer: SpoolWriter,
 ) -> Worker:
-    shared = Shared(predictor, settings.http, render_error, next_id)
+    shared = Shared(predictor, within_descriptors(settings.http), render_error, next_id)
     worker: Worker
 
     async def effective() -> None:
@@ -179,6 +183,19 @@ def _worker(
         tls=None if files is None else TlsContext(files),
     )
     return worker
+
+
+def within_descriptors(http: HttpSettings) -> HttpSettings:
+    """Never more connections than the process has descriptors for, the spool's and the models' left out: without one
+    for the spool every prediction would be refused. The process may have as many as its hard limit says."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = max(1, soft - RESERVED_DESCRIPTORS)
+    if soft == resource.RLIM_INFINITY or room >= http.max_connections:
+        return http
+    return http.model_copy(update={"max_connections": room})
 
 
 def _gate(predictor: Predictor) -> Any:

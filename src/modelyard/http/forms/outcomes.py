@@ -76,8 +76,9 @@ def give_many(desk: OutcomeDesk, said: Any, giver: Giver, now: float) -> Json:
     """Takes a JSON array, or bytes of JSON Lines. Each element is taken or refused on its own; `results` is in their
     order. TooLargeError for more than MAX_OUTCOMES, InvalidRequestError for what is no list."""
     read: list[Outcome | ModelyardError] = []
+    many = isinstance(said, list) and len(said) > MAX_OUTCOMES
     for element in _elements(said):
-        if len(read) == MAX_OUTCOMES:
+        if many or len(read) == MAX_OUTCOMES:
             raise TooLargeError(
                 "body_too_large", f"These are more than {MAX_OUTCOMES} outcomes.", field="body",
                 expected=f"at most {MAX_OUTCOMES} outcomes",
@@ -85,7 +86,7 @@ def give_many(desk: OutcomeDesk, said: Any, giver: Giver, now: float) -> Json:
         try:
             read.append(read_outcome(element() if callable(element) else element, giver, now))
         except InvalidRequestError as error:
-            read.append(error)
+            read.append(error.with_traceback(None))  # its frames hold kilobytes, and there may be thousands
     given = iter(desk.give([one for one in read if isinstance(one, Outcome)], giver.may))
     results = [one if isinstance(one, ModelyardError) else next(given) for one in read]
     stored = [one for one in results if isinstance(one, StoredOutcome)]
