@@ -30,16 +30,20 @@ def test_whatever_is_recorded_has_one_spelling(value: Any) -> None:
 
 
 def test_no_secret_is_recorded() -> None:
-    """Secret types, members with secret names, raw bytes, and a key's text wherever it slipped in."""
+    """Secret types, members with secret names, raw bytes, and a key's text wherever it slipped in, the
+    password of a URL."""
     key = new_key().text
     said = {
         "password": "hunter2", "admin_key": SecretStr("hunter2"), "hash": b"hunter2", "note": f"use {key} now",
         "nested": [{"secret": "hunter2"}, SecretStr("hunter2")],
+        "database.url": "mysql://user:hunter2@host/db", "limits.url": "rediss://:hunter2@host", "odd": "x://a:hunter2@b@c",
     }  # fmt: skip
     text = canonical(recorded(said | {key: 1})).decode()
     assert "hunter2" not in text
     assert key not in text
     assert key[:17] in text
+    assert "mysql://user:***@host/db" in text
+    assert canonical(recorded("http://127.0.0.1:8080/a@b")) == b'"http://127.0.0.1:8080/a@b"'
 
 
 def test_large_and_deep_values_are_cut() -> None:
