@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.bodies import Body
 from bench.servers import CLIENT_CORE, Target
 
 SCRIPT = """
 wrk.method = "POST"
-wrk.body = [==[%s]==]
+local file = io.open("%s", "rb")
+wrk.body = file:read("*a")
+file:close()
 %s
 done = function(summary, latency, requests)
   io.stderr:write(string.format(
@@ -37,12 +41,12 @@ class Measured:
         return asdict(self)
 
 
-def measure(target: Target, body: str, connections: int, seconds: float, folder: Path) -> Measured:
+def measure(target: Target, body: Body, connections: int, seconds: float, folder: Path) -> Measured:
     """One pass of wrk with so many connections, after a second of warm-up."""
-    headers = "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in target.headers.items())
+    headers = "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in {**body.headers, **target.headers}.items())
     script = folder / "load.lua"
-    script.write_text(SCRIPT % (body, headers + 'wrk.headers["content-type"] = "application/json"'))
-    _wrk(target.url, script, connections, 1)
+    script.write_text(SCRIPT % (body.path, headers))
+    _wrk(target.url, script, connections, min(1.0, seconds))
     out = _wrk(target.url, script, connections, seconds)
     found = json.loads(out[out.index("{") :])
     if found["errors"]:
@@ -64,7 +68,7 @@ def _wrk(url: str, script: Path, connections: int, seconds: float) -> str:
         "wrk",
         "-t1",
         f"-c{connections}",
-        f"-d{seconds:g}s",
+        f"-d{math.ceil(seconds)}s",
         "-s",
         str(script),
         url,

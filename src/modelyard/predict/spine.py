@@ -56,7 +56,7 @@ class Commit(Protocol):
 
 class Predictor:
     """The stations of one worker, wired. `keys` and `table` are replaced whole by the snapshot task, `fresh_s` says
-    when that was; a request holds what it was given until it is answered. `note` hears of each turn that was answered."""
+    when that was; a request holds what it was given until it is answered. `note` hears of each turn answered."""
 
     def __init__(
         self,
