@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check bench test-long clean
+.PHONY: help demo test check bench bench-peers test-long clean
 .DEFAULT_GOAL := help
 
 help: ## Lists the commands
@@ -49,7 +49,13 @@ test-long: $(VENV)/.test system ## The long, seeded forms (about an hour); their
 	@MODELYARD_KEEP_FIGURES=1 $(BIN)/pytest -m long -s --durations=15
 	@$(BIN)/python docs/promises.py
 
-bench: $(VENV)/.test system ## Side by side with a FastAPI handler and uvicorn's hello
+bench-peers: ## Installs MLServer and BentoML, each in its own environment, for `make bench`
+	@test -d .venv-mlserver || $(PYTHON) -m venv .venv-mlserver
+	@.venv-mlserver/bin/python -m pip install -q 'mlserver==1.7.*' onnxruntime
+	@test -d .venv-bentoml || $(PYTHON) -m venv .venv-bentoml
+	@.venv-bentoml/bin/python -m pip install -q 'bentoml==1.4.*' onnxruntime
+
+bench: $(VENV)/.test system ## Side by side with a FastAPI handler, uvicorn's hello and, after bench-peers, the peers
 	@$(BIN)/python -m bench
 
 clean: ## Removes what the commands above installed

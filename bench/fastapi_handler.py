@@ -10,7 +10,9 @@ from fastapi import FastAPI, Request, Response
 
 options = ort.SessionOptions()
 options.intra_op_num_threads = 1
-session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+paths = (sys.argv[1], *sys.argv[3:])
+sessions = [ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]) for path in paths]
+session = sessions[0]
 name = session.get_inputs()[0].name
 outputs = [output.name for output in session.get_outputs()]
 app = FastAPI()

@@ -43,7 +43,8 @@ class Measured:
 
 def measure(target: Target, body: Body, connections: int, seconds: float, folder: Path) -> Measured:
     """One pass of wrk with so many connections, after a second of warm-up."""
-    headers = "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in {**body.headers, **target.headers}.items())
+    sent = {**body.headers, **target.headers}
+    headers = "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in sent.items())
     script = folder / "load.lua"
     script.write_text(SCRIPT % (body.path, headers))
     _wrk(target.url, script, connections, min(1.0, seconds))

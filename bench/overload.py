@@ -194,9 +194,7 @@ def memory_bytes(port: str) -> int:
 
 
 def _listens(entry: Path, port: str) -> bool:
-    parent = next(
-        line.split()[1] for line in (entry / "status").read_text().splitlines() if line.startswith("PPid:")
-    )
+    parent = next(line.split()[1] for line in (entry / "status").read_text().splitlines() if line.startswith("PPid:"))
     return port.encode() in Path(f"/proc/{parent}/cmdline").read_bytes().split(b"\0")
 
 

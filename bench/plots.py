@@ -9,7 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-COLOURS = ("#0b7285", "#adb5bd", "#e8b04a")
+COLOURS = ("#0b7285", "#adb5bd", "#e8b04a", "#d9a7a0", "#7b8ba3", "#b8c9a1")
 
 
 def plot(result: dict[str, dict[str, dict[str, float]]], folder: Path) -> None:
@@ -28,23 +28,29 @@ def _bars(
     result: dict[str, dict[str, dict[str, float]]], figure: str, title: str, path: Path, logarithmic: bool
 ) -> None:
     cases = list(result)
-    servers = list(next(iter(result.values())))
-    picture, axes = plt.subplots(figsize=(9, 0.95 * len(cases) + 1.4))
-    height = 0.8 / len(servers)
-    for n, (server, colour) in enumerate(zip(servers, COLOURS, strict=False)):
-        places = [row + n * height for row in range(len(cases))]
-        values = [result[case][server][figure] for case in cases]
-        bars = axes.barh(places, values, height * 0.92, color=colour, label=server)
+    servers = list(dict.fromkeys(server for case in result.values() for server in case))
+    picture, axes = plt.subplots(figsize=(9, 0.24 * sum(map(len, result.values())) + 0.25 * len(cases) + 1.4))
+    places, middles, at = {}, [], 0.0
+    for case in cases:
+        middles.append(at + (len(result[case]) - 1) / 2)
+        for server in (one for one in servers if one in result[case]):
+            places[case, server] = at
+            at += 1
+        at += 0.7
+    for server, colour in zip(servers, COLOURS, strict=False):
+        measured = [case for case in cases if server in result[case]]
+        values = [result[case][server][figure] for case in measured]
+        bars = axes.barh([places[case, server] for case in measured], values, 0.92, color=colour, label=server)
         labels = [f"{value:,.0f}" if figure == "requests_per_s" else f"{value:.2f}" for value in values]
         axes.bar_label(bars, labels, padding=3, fontsize=8)
-    axes.set_yticks([row + height for row in range(len(cases))], cases)
+    axes.set_yticks(middles, cases)
     axes.invert_yaxis()
     if logarithmic:
         axes.set_xscale("log")
     axes.margins(x=0.14)
     axes.set_title(title, loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=len(servers))
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=3)
     picture.tight_layout()
     picture.savefig(path, dpi=130)
     plt.close(picture)

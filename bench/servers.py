@@ -16,16 +16,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.bodies import Body
+
 SERVER_CORE, CLIENT_CORE = "0", "1"
-START_S = 60
+START_S = 120
+HERE = Path(__file__).parent
+SPOOL = str(64 * 1024**3)
+MODELYARD = [sys.executable, "-m", "modelyard.cli.main"]
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where wrk sends what."""
+    """Where wrk sends what; `pid` is the first process of the server."""
 
     url: str
     headers: dict[str, str] = field(default_factory=dict)
+    pid: int = 0
 
 
 def free_port() -> int:
@@ -35,13 +41,21 @@ def free_port() -> int:
 
 
 @contextmanager
-def started(arguments: list[str], port: int, environment: dict[str, str] | None = None) -> Iterator[None]:
-    """A server process on its core, ready when it accepts; stopped at the end."""
+def started(
+    arguments: list[str],
+    port: int,
+    environment: dict[str, str] | None = None,
+    core: str = SERVER_CORE,
+    cwd: Path | None = None,
+) -> Iterator[int]:
+    """A server process on its core, ready when it accepts; its pid. Stopped at the end."""
     process = subprocess.Popen(
-        ["taskset", "-c", SERVER_CORE, *arguments],
+        ["taskset", "-c", core, *arguments],
         env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+        cwd=cwd,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     try:
         deadline = time.monotonic() + START_S
@@ -52,52 +66,110 @@ def started(arguments: list[str], port: int, environment: dict[str, str] | None 
             except OSError:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"it did not start: {' '.join(arguments)}") from None
-                time.sleep(0.05)
-        yield
+                time.sleep(0.02)
+        yield process.pid
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(40)
+        try:
+            process.wait(40)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+
+
+def published(data: Path, models: dict[str, Path]) -> str:
+    """A data folder with these models and one client; its key."""
+    for name, path in models.items():
+        command = [*MODELYARD, "publish", name, str(path), "--data", str(data)]
+        subprocess.run(command, check=True, capture_output=True)
+    made = subprocess.run(
+        [*MODELYARD, "keys", "create", "bench", "--rate", "1000000/s", "--data", str(data), "--json"],
+        check=True,
+        capture_output=True,
+    )
+    return str(json.loads(made.stdout)["key"])
 
 
 @contextmanager
 def modelyard(
-    folder: Path, model: Path, extra: dict[str, str] | None = None, workers: int = 1, surface: str = "oip"
+    data: Path, key: str, extra: dict[str, str] | None = None, workers: int = 1, core: str = SERVER_CORE
 ) -> Iterator[Target]:
-    """This server: authentication, a per-client limit that is never reached, and the durable log on."""
-    data, port = folder / "data", free_port()
-    command = [sys.executable, "-m", "modelyard.cli.main"]
-    subprocess.run([*command, "publish", "m", str(model), "--data", str(data)], check=True, capture_output=True)
-    made = subprocess.run(
-        [*command, "keys", "create", "bench", "--rate", "1000000/s", "--data", str(data), "--json"],
-        check=True,
-        capture_output=True,
-    )
-    key = json.loads(made.stdout)["key"]
-    serve = [*command, "serve", "--data", str(data), "--port", str(port), "--workers", str(workers)]
-    settings = {"MODELYARD_JOURNAL__MAX_SPOOL_BYTES": str(16 * 1024**3), "MODELYARD_LOG__LEVEL": "warning"}
-    with started(serve, port, {**settings, **(extra or {})}):
-        target = Target(f"http://127.0.0.1:{port}/v2/models/m/infer", {"x-api-key": key})
-        _wait_ready(f"http://127.0.0.1:{port}/v2/health/ready")
-        yield target
+    """This server on a folder that `published` made: authentication, a per-client limit that is never reached, and the
+    durable log on."""
+    port = free_port()
+    serve = [*MODELYARD, "serve", "--data", str(data), "--port", str(port), "--workers", str(workers)]
+    settings = {"MODELYARD_JOURNAL__MAX_SPOOL_BYTES": SPOOL, "MODELYARD_LOG__LEVEL": "warning"}
+    with started(serve, port, {**settings, **(extra or {})}, core) as pid:
+        wait_ready(f"http://127.0.0.1:{port}/v2/health/ready")
+        yield Target(f"http://127.0.0.1:{port}/v2/models/m/infer", {"x-api-key": key}, pid)
 
 
 @contextmanager
-def fastapi_handler(model: Path) -> Iterator[Target]:
-    """The hand-written handler."""
+def staged(data: Path, key: str, without: list[str]) -> Iterator[Target]:
+    """The worker alone, with stages taken out (staged.py)."""
     port = free_port()
-    with started([sys.executable, "bench/fastapi_handler.py", str(model), str(port)], port):
-        yield Target(f"http://127.0.0.1:{port}/predict")
+    with started([sys.executable, str(HERE / "staged.py"), str(data), str(port), *without], port, {"BENCH_KEY": key}):
+        yield Target(f"http://127.0.0.1:{port}/v2/models/m/infer", {"x-api-key": key})
+
+
+@contextmanager
+def fastapi_handler(model: Path, *more: Path) -> Iterator[Target]:
+    """The hand-written handler; `more` models are loaded beside the one that is asked."""
+    port = free_port()
+    command = [sys.executable, str(HERE / "fastapi_handler.py"), str(model), str(port), *map(str, more)]
+    with started(command, port) as pid:
+        yield Target(f"http://127.0.0.1:{port}/predict", pid=pid)
 
 
 @contextmanager
 def hello() -> Iterator[Target]:
     """uvicorn's bare ASGI hello."""
     port = free_port()
-    with started([sys.executable, "bench/hello.py", str(port)], port):
+    with started([sys.executable, str(HERE / "hello.py"), str(port)], port):
         yield Target(f"http://127.0.0.1:{port}/")
 
 
-def _wait_ready(url: str) -> None:
+@contextmanager
+def granian_hello() -> Iterator[Target]:
+    """granian's bare RSGI hello."""
+    port = free_port()
+    with started([sys.executable, "granian_hello.py", str(port)], port, cwd=HERE):
+        yield Target(f"http://127.0.0.1:{port}/")
+
+
+@contextmanager
+def mlserver(python: Path, model: Path, folder: Path) -> Iterator[Target]:
+    """MLServer with a custom runtime, in its own environment; no workers (its quickest setting)."""
+    port, grpc, metrics = free_port(), free_port(), free_port()
+    settings = {"http_port": port, "grpc_port": grpc, "metrics_port": metrics, "parallel_workers": 0, "debug": False}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    named = {"name": "m", "implementation": "mlserver_runtime.OnnxRuntime", "parameters": {"uri": str(model)}}
+    (folder / "model-settings.json").write_text(json.dumps(named))
+    command = [str(python.parent / "mlserver"), "start", str(folder)]
+    with started(command, port, {"PYTHONPATH": str(HERE / "peers")}):
+        wait_ready(f"http://127.0.0.1:{port}/v2/models/m/ready")
+        yield Target(f"http://127.0.0.1:{port}/v2/models/m/infer")
+
+
+@contextmanager
+def bentoml(python: Path, model: Path) -> Iterator[Target]:
+    """BentoML with one worker, in its own environment."""
+    port = free_port()
+    command = [str(python.parent / "bentoml"), "serve", "bentoml_service:Predict", "--port", str(port)]
+    with started(command, port, {"BENCH_MODEL": str(model)}, cwd=HERE / "peers"):
+        wait_ready(f"http://127.0.0.1:{port}/readyz")
+        yield Target(f"http://127.0.0.1:{port}/predict")
+
+
+def ask(target: Target, body: Body) -> bytes:
+    """One request by the standard library; its answer."""
+    headers = {**body.headers, **target.headers}
+    request = urllib.request.Request(target.url, body.path.read_bytes(), headers)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return bytes(answer.read())
+
+
+def wait_ready(url: str) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         try:
@@ -106,5 +178,5 @@ def _wait_ready(url: str) -> None:
                     return
         except (urllib.error.URLError, OSError):
             pass
-        time.sleep(0.05)
+        time.sleep(0.02)
     raise RuntimeError("it did not become ready")

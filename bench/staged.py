@@ -1,4 +1,4 @@
-"""This server's worker with stages taken out, to see what each one costs: `python bench/staged.py MODEL PORT [STAGE…]`.
+"""This server's worker with stages taken out, to see what each one costs: `python bench/staged.py DATA PORT [STAGE…]`.
 
 Stages: `keys` (every caller is the same one), `limits`, `journal`, `batching` (one by one). The product has no such
 switches; here the parts are put together without them, in one process, with no drain.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,13 +17,11 @@ from typing import Any
 import uvloop
 from uvicorn.config import Config
 
-from modelyard.auth.keys import KeyIssuer
-from modelyard.auth.scopes import parse_rate
+from modelyard.app.services import open_services
 from modelyard.auth.table import KeyTable, Principal
 from modelyard.codec import CODECS
 from modelyard.core.clock import SystemClock
-from modelyard.core.settings import BatchingSettings, Settings
-from modelyard.core.types import Servable
+from modelyard.core.settings import Settings, load_settings
 from modelyard.http.connection.protocol import bind
 from modelyard.http.errors import render_error
 from modelyard.http.shared import Shared
@@ -33,14 +30,9 @@ from modelyard.journal.ids import PredictionIds
 from modelyard.journal.spool import SpoolWriter
 from modelyard.limits.gcra import SharedGcra
 from modelyard.limits.ports import RateDecision
-from modelyard.models.load import profile_of
+from modelyard.models.catalog import Catalog
 from modelyard.predict import Predictor
-from modelyard.routing.ports import Endpoint
 from modelyard.routing.table import RoutingTable
-from modelyard.runtimes import RUNTIMES
-from modelyard.testing import MemoryKeyStore
-
-KEY_FILE = "BENCH_KEY_FILE"
 
 
 class NoKeys:
@@ -69,33 +61,33 @@ class NoJournal:
         """Nothing."""
 
 
-async def main(model: Path, port: int, without: set[str]) -> None:
-    settings = Settings(batching=BatchingSettings(max_rows=1)) if "batching" in without else Settings()
-    clock, loop, store = SystemClock(), asyncio.get_running_loop(), MemoryKeyStore()
-    made = KeyIssuer(store, clock).create("bench", rate=parse_rate("1000000/s"))
-    Path(os.environ[KEY_FILE]).write_text(made.text.get_secret_value())
-    keys: Any = KeyTable(store.snapshot())
+async def main(data: Path, port: int, without: set[str]) -> None:
+    settings = settings_for(data, without)
+    clock, loop = SystemClock(), asyncio.get_running_loop()
+    services = open_services(settings)
+    catalog = Catalog(services.artifacts, services.runtimes, settings, clock, 1)
+    catalog.refresh(services.registry.versions())
+    keys: Any = KeyTable(services.key_store.snapshot())
     if "keys" in without:
-        keys = NoKeys(keys.authenticate(made.text.get_secret_value().encode(), 0.0))
-    servable = load(model, settings)
-    folder = Path(tempfile.mkdtemp(prefix="modelyard-staged-"))
+        keys = NoKeys(keys.authenticate(os.environ["BENCH_KEY"].encode(), 0.0))
     limits: Any = NoLimits() if "limits" in without else SharedGcra.attach(SharedGcra.create(16), clock)
-    journal: Any = NoJournal() if "journal" in without else SpoolWriter(folder, 1, unbounded(settings).journal, clock)
+    spool = SpoolWriter(data / "staged-spool", 1, settings.journal, clock)
+    next_id = PredictionIds(1).next
     predictor = Predictor(
         settings=settings,
         loop=loop,
         executor=ThreadPoolExecutor(1),
         decoder=ThreadPoolExecutor(1),
         counter=limits,
-        journal=journal,
+        journal=NoJournal() if "journal" in without else spool,
         commit=commit_at_once,
-        next_id=(ids := PredictionIds(1).next),
+        next_id=next_id,
         render_error=render_error,
         codecs=CODECS,
         keys=keys,
-        table=RoutingTable(1, [Endpoint("m", "m", (("1", 100),))], {("m", "1"): servable}),
+        table=RoutingTable(1, services.endpoints.endpoints(), catalog.servables()),
     )
-    shared = Shared(predictor, settings.http, render_error, ids)
+    shared = Shared(predictor, settings.http, render_error, next_id)
     config = Config(refuse, ws="none", lifespan="off", access_log=False, log_config=None)
     config.load()
     protocol = bind(shared)
@@ -103,19 +95,18 @@ async def main(model: Path, port: int, without: set[str]) -> None:
     await server.serve_forever()
 
 
+def settings_for(data: Path, without: set[str]) -> Settings:
+    """Everything on, but a spool that no measurement fills."""
+    chosen = load_settings(None, data=data, **{"journal.max_spool_bytes": 1 << 36})
+    if "batching" in without:
+        chosen = chosen.model_copy(update={"batching": chosen.batching.model_copy(update={"max_rows": 1})})
+    return chosen
+
+
 async def refuse(scope: Any, receive: Any, send: Any) -> None:
     """No other route is there."""
     await send({"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]})
     await send({"type": "http.response.body", "body": b""})
-
-
-def unbounded(settings: Settings) -> Settings:
-    journal = settings.journal.model_copy(update={"max_spool_bytes": 1 << 36})
-    return settings.model_copy(update={"journal": journal})
-
-
-def load(model: Path, settings: Settings) -> Servable:
-    raise NotImplementedError
 
 
 if __name__ == "__main__":

@@ -14,9 +14,7 @@ class OnnxRuntime(MLModel):
     """One ONNX session."""
 
     async def load(self) -> bool:
-        self.session = ort.InferenceSession(
-            self._settings.parameters.uri, options, providers=["CPUExecutionProvider"]
-        )
+        self.session = ort.InferenceSession(self._settings.parameters.uri, options, providers=["CPUExecutionProvider"])
         self.input = self.session.get_inputs()[0].name
         self.outputs = [output.name for output in self.session.get_outputs()]
         return True
@@ -26,5 +24,5 @@ class OnnxRuntime(MLModel):
         results = self.session.run(self.outputs, {self.input: x})
         return InferenceResponse(
             model_name=self.name,
-            outputs=[NumpyCodec.encode_output(name, y) for name, y in zip(self.outputs, results)],
+            outputs=[NumpyCodec.encode_output(name, y) for name, y in zip(self.outputs, results, strict=True)],
         )
