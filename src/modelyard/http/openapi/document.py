@@ -56,7 +56,8 @@ def with_models(document: Json, served: Iterable[tuple[str, Version]], settings:
     """The document with the predict routes of these endpoints, each by its own name."""
     paths = dict(document["paths"])
     for name, version in served:
-        paths |= dict(model_paths(name, version, settings))
+        own = model_paths(name, version, settings)
+        paths |= {path: item for path, item in own if path not in PREDICT_ROUTES}
     return document | {"paths": paths}
 
 
@@ -76,12 +77,19 @@ def model_paths(name: str, version: Version, settings: Settings) -> Iterator[tup
     for template in PREDICT_ROUTES:
         path = template.replace("{model}", name)
         target = predict_target(path)
-        if target is None or "{" in path or path == template:
+        if target is None or "{" in path:
             continue
         schema = request_schema(target.surface, version.manifest.signature, settings.codec.max_items)
         example = request_example(target.surface, version)
         if schema is not None and example is not None:
-            yield path, {"post": _model_predict(name, target.surface, version, schema, example)}
+            operation = _model_predict(name, target.surface, version, schema, example)
+            # A path that does not name the model is told which by its query.
+            yield path, {"post": operation | ({"parameters": [_asked_model(name)]} if path == template else {})}
+
+
+def _asked_model(name: str | None) -> Json:
+    schema: Json = {"type": "string"} if name is None else {"const": name}
+    return {"name": "model", "in": "query", "required": name is not None, "schema": schema}
 
 
 def _model_predict(name: str, surface: Surface, version: Version, schema: Json, example: Json) -> Json:
@@ -110,7 +118,7 @@ def _general_predict(path: str) -> Json:
     names = [name for name in ("model", "version") if f"{{{name}}}" in path]
     operation["parameters"] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
-    ]
+    ] or [_asked_model(None)]
     return operation
 
 
@@ -161,6 +169,16 @@ _ANSWERS: dict[Surface, Json] = {
                 },
             },
         },
+    },
+    Surface.TFSERVING: {
+        "type": "object",
+        "minProperties": 1,
+        "properties": {"predictions": {"type": "array"}, "outputs": {}},
+    },
+    Surface.INVOCATIONS: {
+        "type": "object",
+        "required": ["predictions"],
+        "properties": {"predictions": {"type": "array"}},
     },
     Surface.PREDICTIONS: {
         "type": "object",

@@ -24,6 +24,9 @@ _INTEGER = {
 }  # fmt: skip
 
 
+_SUBJECT: Json = {"type": "string", "maxLength": 256, "description": "Whom it is about; keeps its version."}
+
+
 def value_schema(datatype: str) -> Json:
     """One element."""
     if datatype in _INTEGER:
@@ -116,7 +119,7 @@ def _items_schema(signature: Signature, max_items: int) -> Json:
         "additionalProperties": False,
         "properties": {
             "items": {"type": "array", "minItems": 1, "maxItems": max_items, "items": _row_schema(signature)},
-            "subject": {"type": "string", "maxLength": 256, "description": "Whom it is about; keeps its version."},
+            "subject": _SUBJECT,
         },
     }
 
@@ -139,12 +142,46 @@ def _row_values(spec: TensorSpec) -> Json:
     return {"type": "array", "description": f"One row: {list(spec.shape[1:])}, where -1 varies; flat or nested."}
 
 
+def _instances_schema(signature: Signature, max_items: int) -> Json:
+    rows = {"type": "array", "minItems": 1, "items": _instance_schema(signature)}
+    return {"type": "object", "required": ["instances"], "properties": {"instances": rows, "subject": _SUBJECT}}
+
+
+def _instance_schema(signature: Signature) -> Json:
+    """One row as TensorFlow Serving writes it: by name, or the values alone of a model's only input."""
+    named = _row_schema(signature)
+    return {"anyOf": [named, _row_values(signature.inputs[0])]} if len(signature.inputs) == 1 else named
+
+
+def _scoring_schema(signature: Signature, max_items: int) -> Json:
+    if not plan_of(signature).columns:
+        return _instances_schema(signature, max_items)
+    records = {"type": "array", "minItems": 1, "items": _row_schema(signature)}
+    return {
+        "type": "object",
+        "required": ["dataframe_records"],
+        "properties": {"dataframe_records": records, "subject": _SUBJECT},
+    }
+
+
 def _oip_example(example: Json, signature: Signature) -> Json:
     return example
 
 
 def _items_example(example: Json, signature: Signature) -> Json:
     return {"items": [_row(_tensors(example, signature), signature)]}
+
+
+def _instances_example(example: Json, signature: Signature) -> Json:
+    row = _row(_tensors(example, signature), signature)
+    alone = len(signature.inputs) == 1 and not plan_of(signature).columns
+    return {"instances": [next(iter(row.values())) if alone else row]}
+
+
+def _scoring_example(example: Json, signature: Signature) -> Json:
+    if not plan_of(signature).columns:
+        return _instances_example(example, signature)
+    return {"dataframe_records": [_row(_tensors(example, signature), signature)]}
 
 
 def _row(tensors: Tensors, signature: Signature) -> Json:
@@ -173,8 +210,12 @@ def _plain(value: Any) -> Any:
 _SCHEMAS: Mapping[Surface, Callable[[Signature, int], Json]] = {
     Surface.OIP: _oip_schema,
     Surface.PREDICTIONS: _items_schema,
+    Surface.TFSERVING: _instances_schema,
+    Surface.INVOCATIONS: _scoring_schema,
 }
 _EXAMPLES: Mapping[Surface, Callable[[Json, Signature], Json]] = {
     Surface.OIP: _oip_example,
     Surface.PREDICTIONS: _items_example,
+    Surface.TFSERVING: _instances_example,
+    Surface.INVOCATIONS: _scoring_example,
 }

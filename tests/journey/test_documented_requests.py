@@ -18,17 +18,18 @@ def test_every_example_is_answered(server: RunningServer, client_key: str) -> No
         own = server.ask("GET", f"/v1/models/{model}/openapi.json", key=client_key).json
         assert f"/v2/models/{model}/infer" in own["paths"]
         for path, item in own["paths"].items():
-            assert whole["paths"][path] == item
+            assert path == "/invocations" or whole["paths"][path] == item
             sent += _send_all(server, client_key, path, item["post"])
     print(f"{sent} examples sent and answered")
-    assert sent >= 2 * len(MODELS)
+    assert sent >= 3 * len(MODELS)
 
 
 def _send_all(server: RunningServer, key: str, path: str, operation: dict[str, Any]) -> int:
     body = operation["requestBody"]["content"]["application/json"]
     for example in body["examples"].values():
         Draft202012Validator(body["schema"]).validate(example["value"])
-        reply = server.ask("POST", path, example["value"], key=key)
+        query = "&".join(f"{p['name']}={p['schema']['const']}" for p in operation.get("parameters", ()))
+        reply = server.ask("POST", f"{path}?{query}" if query else path, example["value"], key=key)
         assert reply.status == 200, (path, reply.body)
         schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
         Draft202012Validator(schema).validate(reply.json)
