@@ -31,7 +31,7 @@ from modelyard.core.settings import JournalSettings, Settings
 from modelyard.journal.frame import encode_frame
 from modelyard.journal.spool import SpoolWriter, spool_bytes
 from modelyard.storage.sql.open import open_stores
-from modelyard.testing import prediction_record, version
+from modelyard.testing import prediction_record
 
 Stocked = Callable[..., RunningServer]
 SEED = 20261125
@@ -331,8 +331,7 @@ def start_with_spool(stocked: Stocked, stock: Stock, data: Path, records: int, s
     """Fills the spool of a server that is not running, starts it, and waits until all is in the log."""
     stock.copy(data)
     stores = open_stores(Settings(data=data), data)
-    published = version("spooled", "1")
-    stores.registry.add_version(published)
+    published = stores.registry.version("cancer", "1")
     stores.close()
     writer = SpoolWriter(data / "spool", 77, JournalSettings(max_spool_bytes=8 * 1024**3), SystemClock())
     for first in range(0, records, 100):

@@ -22,6 +22,7 @@ Stocked = Callable[..., RunningServer]
 SUCCESSOR_S = 10.0
 """2 s and the load are promised; tests share their cores with others."""
 NEVER = {"models.unhealthy_deaths": "1000"}
+HURRIED = {**NEVER, "models.max_run_s": "3", "http.request_timeout_s": "4"}
 pytestmark = pytest.mark.usefixtures("misdeeds")
 
 
@@ -136,14 +137,14 @@ def hang(server: RunningServer, key: str, deeds: list[tuple[str, float]]) -> Non
 def test_a_worker_that_hangs_is_replaced(stocked: Stocked, stock: Stock) -> None:
     """K5 P9: a loop that never ends, and a run that lasts too long off the loop: both workers are replaced, the third
     answers all the while."""
-    server = stocked(workers=3, settings={**NEVER, "models.max_run_s": "3"})
+    server = stocked(workers=3, settings=HURRIED)
     hang(server, stock.key, [("guilty", SPIN), ("slow", SLEEP)])
 
 
 @pytest.mark.long
 def test_every_way_to_hang(stocked: Stocked, stock: Stock) -> None:
     """K5: SIGSTOP, a loop that never ends, a library that keeps the interpreter's lock, a run that lasts too long."""
-    server = stocked(workers=5, settings={**NEVER, "models.max_run_s": "3"})
+    server = stocked(workers=5, settings=HURRIED)
     hang(server, stock.key, [("guilty", STOP), ("guilty", SPIN), ("guilty", GIL), ("slow", SLEEP)])
 
 
