@@ -100,3 +100,34 @@ def test_bearer(server: RunningServer, client_key: str) -> None:
     assert server.ask("POST", PATH, BODY, key=None, headers=bearer).status == 200
     both = server.ask("POST", PATH, BODY, key=server.key, headers=bearer)
     assert (both.status, both.json["code"]) == (400, "keys_differ")
+
+
+def test_rotation_and_bulk_revocation_reach_every_worker(server: RunningServer) -> None:
+    """The successor works on every worker at once, the old key until its overlap ends, then on none; all keys of a
+    client end together, within a second, also by the command with `--server`."""
+    remote = ("--server", server.url, "--key", server.key, "--json")
+    old = server.create_key("rotating")
+    with server.every_worker() as connections:
+        new = json.loads(command("keys", "rotate", old["id"], "--overlap", "4s", *remote).stdout)
+        server.secrets.add(new["key"])
+        assert statuses(connections, new["key"]) == {200}
+        assert statuses(connections, old["key"]) == {200}
+        until(lambda: statuses(connections, old["key"]) == {401}, 10.0, "the end of the overlap")
+        dry = json.loads(command("keys", "revoke", "--client", "rotating", "--dry-run", *remote).stdout)
+        assert [key["id"] for key in dry["revoked"]] == [new["id"]]
+        assert statuses(connections, new["key"]) == {200}
+        assert server.ask("DELETE", "/v1/clients/rotating/keys").status == 200
+        until(lambda: statuses(connections, new["key"]) == {401}, 1.0, "the revocation")
+
+
+def test_a_change_of_models_reaches_every_worker(server: RunningServer) -> None:
+    """PATCH: the key's and the client's models count on every worker within a second; `me` tells them."""
+    made = server.create_key("changing", rate="500/s")
+    with server.every_worker() as connections:
+        assert statuses(connections, made["key"]) == {200}
+        changed = server.ask("PATCH", f"/v1/keys/{made['id']}", {"client_models": ["dig*"], "rate": "400/s"})
+        assert changed.status == 200
+        until(lambda: statuses(connections, made["key"]) == {403}, 1.0, "the client's models")
+        said = json.loads(command("me", "--server", server.url, "--key", made["key"], "--json").stdout)
+        assert (said["client"], said["key"]["models"], said["limits"]["rate"]) == ("changing", ["dig*"], "400/s")
+        assert said["left"]["rate"] == 399

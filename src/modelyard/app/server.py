@@ -15,6 +15,7 @@ from pydantic import SecretStr
 
 from modelyard.app.auditing import server_started, server_stopped
 from modelyard.app.folder import DataFolder
+from modelyard.app.usage import restored_quotas
 from modelyard.auth.keys import KeyIssuer
 from modelyard.auth.scopes import Scope
 from modelyard.core.clock import SystemClock
@@ -72,7 +73,7 @@ def serve(
     board = Board.create(folder.board)
     Tallies(folder.tallies).clear()
     counter = SharedGcra.create(settings.limits.max_clients)
-    spawn = Spawner(settings, threads, listener.fileno(), counter)
+    spawn = Spawner(settings, threads, listener.fileno(), counter, restored_quotas(settings))
 
     def announce() -> None:
         # For commands on this machine: no certificate names the address of all interfaces.
@@ -169,7 +170,9 @@ def mark_unhealthy(settings: Settings, folder: DataFolder, board: Board, token: 
 class Spawner:
     """Starts the other processes, each a fresh interpreter: nothing is forked that holds a lock or a thread."""
 
-    def __init__(self, settings: Settings, threads: Mapping[str, str], listener_fd: int, counter_fd: int) -> None:
+    def __init__(
+        self, settings: Settings, threads: Mapping[str, str], listener_fd: int, counter_fd: int, quota_fd: int
+    ) -> None:
         # The administrator's key stays here: no worker needs it.
         self._settings = settings.model_dump_json(exclude={"auth"}).encode()
         self._environment = {**os.environ, **threads}
@@ -177,11 +180,13 @@ class Spawner:
         self._environment.pop("MODELYARD_CONFIG", None)
         self._listener_fd = listener_fd
         self._counter_fd = counter_fd
+        self._quota_fd = quota_fd
 
     def worker(self, slot: int, control_fd: int, successor: bool) -> subprocess.Popen[bytes]:
         """One HTTP worker."""
-        handles = (str(slot), str(self._listener_fd), str(control_fd), str(self._counter_fd), str(int(successor)))
-        return self._start("modelyard.entry.worker", handles, (self._listener_fd, control_fd, self._counter_fd))
+        inherited = (self._listener_fd, control_fd, self._counter_fd, self._quota_fd)
+        handles = map(str, (slot, *inherited, int(successor)))
+        return self._start("modelyard.entry.worker", tuple(handles), inherited)
 
     def drain(self) -> subprocess.Popen[bytes]:
         """The drain."""

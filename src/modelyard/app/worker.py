@@ -61,6 +61,7 @@ class Handles(msgspec.Struct, frozen=True):
     listener_fd: int
     control_fd: int
     counter_fd: int
+    quota_fd: int
     successor: bool
 
 

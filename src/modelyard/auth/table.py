@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from hmac import compare_digest
 from math import inf
@@ -102,13 +102,16 @@ class _Entry(NamedTuple):
 
 class KeyTable:
     """All keys at one moment. A presented key is hashed once and looked up by its hash: an unknown identifier and a
-    wrong secret take the same road to the same refusal (promise P7)."""
+    wrong secret take the same road to the same refusal (promise P7). `quota_slots`: clients with a quota, by id."""
 
-    __slots__ = ("_entries", "version")
+    __slots__ = ("_entries", "quota_slots", "version")
 
     def __init__(self, snapshot: KeySnapshot) -> None:
         clients = {client.id: client for client in snapshot.clients}
         self.version = snapshot.version
+        self.quota_slots: Mapping[str, int] = {
+            client.id: client.slot for client in snapshot.clients if client.quota_per_day is not None
+        }
         self._entries = {
             key.secret_hash: _entry(key, clients[key.client_id]) for key in snapshot.keys if key.client_id in clients
         }

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import orjson
 import typer
 
-from modelyard.app.folder import DataFolder
-from modelyard.cli.backends import data_folder, given_key
+from modelyard.cli.backends import needed_key, running_server
 from modelyard.cli.backends.remote import RemoteBackend
 from modelyard.cli.terminal.files import NPY_MAGIC, parse_json, read_csv, read_npy, read_source
 from modelyard.cli.terminal.options import AsJson, Data, KeyText, Server
 from modelyard.cli.terminal.output import print_json, print_table, progress, say
-from modelyard.core.errors import AuthenticationError, CommandError
+from modelyard.core.errors import CommandError
 from modelyard.core.types import DATATYPES, Array
 from modelyard.http.forms.asking import check_name
 
@@ -43,7 +40,7 @@ def predict(
     Example: `modelyard predict tree rows.csv --key mdy_…`
     """
     name = check_name(model, "model") + ("" if version is None else f"/versions/{check_name(version, 'version')}")
-    work = RemoteBackend(_server(data, server), _key(key))
+    work = RemoteBackend(running_server(data, server), needed_key(key))
     body = read_source(file)
     try:
         answer = _ask(work, name, body, file, quiet=as_json)
@@ -55,31 +52,6 @@ def predict(
         _print_results(answer["results"])
     else:
         _print_outputs(answer["outputs"])
-
-
-def _server(data: Path | None, server: str | None) -> str:
-    """The address: the option, then the data folder's server; CommandError("server_not_running")."""
-
-    given = server or (os.environ.get("MODELYARD_SERVER") if data is None else None)
-    if given:
-        return given
-    folder = DataFolder(data_folder(data))
-    running = folder.running() if folder.locked() else None
-    if running is None:
-        raise CommandError(
-            "server_not_running", f"No server runs on the data folder `{folder.path}`.", field="--server",
-            expected="a running server, or --server URL",
-        )  # fmt: skip
-    if running.get("certificate"):  # whoever reads the folder trusts what its server made for itself
-        os.environ["SSL_CERT_FILE"] = running["certificate"]
-    return str(running["url"])
-
-
-def _key(key: str | None) -> str:
-    found = given_key(key)
-    if found is None:
-        raise AuthenticationError("key_missing", "A prediction needs a key.", field="--key")
-    return found
 
 
 def _ask(work: RemoteBackend, name: str, body: bytes, file: str, quiet: bool) -> dict[str, Any]:

@@ -6,13 +6,15 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
-from modelyard.core.errors import CommandError
+from modelyard.core.errors import AuthenticationError, CommandError
 
 Json = dict[str, Any]
 Progress = Callable[[int], None]
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 DEFAULT_DATA = Path("modelyard-data")
 
 
@@ -20,14 +22,25 @@ class Backend(Protocol):
     """What commands ask for; answers are the JSON of the management routes. Raises ModelyardError."""
 
     def create_key(self, client: str, scopes: Sequence[str], models: Sequence[str], rate: str | None,
-                   expires: str | None) -> Json:  # fmt: skip
-        """Issues a key; `key` holds its text, this once."""
+                   expires: str | None, bounds: Mapping[str, Any] = NOTHING) -> Json:  # fmt: skip
+        """Issues a key; `key` holds its text, this once. `bounds`: the client's `quota`, `concurrency`,
+        `client_models`, those that are given."""
 
-    def keys(self) -> list[Json]:
-        """All keys, newest first."""
+    def keys(self, selection: Mapping[str, str] = NOTHING) -> list[Json]:
+        """Keys, newest first: all, or those of a `client`, `unused_since`, `created_before`."""
+
+    def change_key(self, key_id: str, given: Mapping[str, Any]) -> Json:
+        """Changes a key's `models`, its client's `rate`, `quota`, `concurrency`, `client_models`; what is absent is
+        kept, None takes a bound away."""
+
+    def rotate_key(self, key_id: str, overlap: str) -> Json:
+        """Issues a successor; `key` holds its text, this once. The old key ends after `overlap`."""
 
     def revoke_key(self, key_id: str) -> Json:
         """Ends a key."""
+
+    def revoke_keys(self, selection: Mapping[str, str], dry_run: bool) -> Json:
+        """Ends the active keys of a selection, as `keys` takes it: `revoked`, those that ended, or would have."""
 
     def publish(self, model: str, source: Path, version: str | None, metrics: Json | None, example: Json | None,
                 sent: Progress) -> Json:  # fmt: skip
@@ -121,3 +134,33 @@ def data_folder(data: Path | None) -> Path:
 def given_key(key: str | None) -> str | None:
     """The key that the option or the environment names."""
     return key or os.environ.get("MODELYARD_KEY") or None
+
+
+def needed_key(key: str | None) -> str:
+    """The key that the option or the environment names; AuthenticationError("key_missing")."""
+    found = given_key(key)
+    if found is None:
+        raise AuthenticationError("key_missing", "This needs a key.", field="--key")
+    return found
+
+
+def running_server(data: Path | None, server: str | None) -> str:
+    """The address of a server: the option's, else the one that runs on the data folder;
+    CommandError("server_not_running")."""
+    given = server or (os.environ.get("MODELYARD_SERVER") if data is None else None)
+    if given:
+        return given
+    from modelyard.app.folder import DataFolder
+
+    folder = DataFolder(data_folder(data))
+    running = folder.running() if folder.locked() else None
+    if running is None:
+        raise CommandError(
+            "server_not_running",
+            f"No server runs on the data folder `{folder.path}`.",
+            field="--server",
+            expected="a running server, or --server URL",
+        )
+    if running.get("certificate"):  # whoever reads the folder trusts what its server made for itself
+        os.environ["SSL_CERT_FILE"] = running["certificate"]
+    return str(running["url"])

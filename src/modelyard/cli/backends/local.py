@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -12,7 +13,7 @@ from modelyard.app.folder import DataFolder
 from modelyard.app.services import open_services
 from modelyard.audit.chain import Head
 from modelyard.auth.scopes import parse_duration, parse_rate
-from modelyard.cli.backends import Json, Progress
+from modelyard.cli.backends import NOTHING, Json, Progress
 from modelyard.core.errors import ConflictError, ModelyardError
 from modelyard.core.settings import load_settings
 from modelyard.http.forms.asking import check_name, record_filter, traffic_weights
@@ -22,13 +23,19 @@ from modelyard.http.forms.trail import audit_filter, export_events, head_view, v
 from modelyard.http.forms.views import (
     endpoint_view,
     issued_view,
-    keys_view,
     model_summaries,
     model_view,
-    one_key_view,
     version_view,
 )
 from modelyard.http.processes.board import Board
+from modelyard.http.resource.keys import (
+    change_key,
+    client_bounds,
+    key_selection,
+    revoke_selected,
+    selected_keys,
+    show_key,
+)
 from modelyard.http.services import revive, unhealthy_among
 from modelyard.telemetry.logs import configure_logging
 
@@ -50,7 +57,13 @@ class LocalBackend:
         self._folder = DataFolder(data)
 
     def create_key(
-        self, client: str, scopes: Sequence[str], models: Sequence[str], rate: str | None, expires: str | None
+        self,
+        client: str,
+        scopes: Sequence[str],
+        models: Sequence[str],
+        rate: str | None,
+        expires: str | None,
+        bounds: Mapping[str, Any] = NOTHING,
     ) -> Json:
         """Issues a key."""
         issued = self._services.keys.create(
@@ -58,20 +71,39 @@ class LocalBackend:
             scopes=scopes,
             models=models,
             rate=None if rate is None else parse_rate(rate),
+            bounds=client_bounds(bounds),
             expires_in_s=None if expires is None else parse_duration(expires),
         )
         self._effective()
         return issued_view(issued, self._now())
 
-    def keys(self) -> list[Json]:
-        """All keys, newest first."""
-        return keys_view(self._services.keys.list(), self._now())
+    def keys(self, selection: Mapping[str, str] = NOTHING) -> list[Json]:
+        """Keys, newest first."""
+        return selected_keys(self._services, key_selection(selection, self._now()))
+
+    def change_key(self, key_id: str, given: Mapping[str, Any]) -> Json:
+        """Changes a key and its client."""
+        changed = change_key(self._services, key_id, given)
+        self._effective()
+        return show_key(self._services, changed)
+
+    def rotate_key(self, key_id: str, overlap: str) -> Json:
+        """Issues a successor."""
+        issued = self._services.keys.rotate(key_id, parse_duration(overlap, "overlap"))
+        self._effective()
+        return issued_view(issued, self._now())
 
     def revoke_key(self, key_id: str) -> Json:
         """Ends a key."""
         key = self._services.keys.revoke(key_id)
         self._effective()
-        return one_key_view(self._services.keys.list(), key, self._now())
+        return show_key(self._services, key)
+
+    def revoke_keys(self, selection: Mapping[str, str], dry_run: bool) -> Json:
+        """Ends the keys of a selection."""
+        ended = revoke_selected(self._services, key_selection(selection, self._now()), dry_run)
+        self._effective()
+        return ended
 
     def publish(
         self,

@@ -15,7 +15,8 @@ from urllib.parse import quote
 import orjson
 import urllib3
 
-from modelyard.cli.backends import Json, Progress
+from modelyard.auth.scopes import parse_concurrency
+from modelyard.cli.backends import NOTHING, Json, Progress
 from modelyard.cli.backends.patience import Patience, ask_again, patience
 from modelyard.core.errors import CODES, CommandError, InternalError, ModelyardError
 from modelyard.models.archive import pack_folder
@@ -76,16 +77,38 @@ class RemoteBackend:
             raise _unreachable(self._base, error) from None
 
     def create_key(
-        self, client: str, scopes: Sequence[str], models: Sequence[str], rate: str | None, expires: str | None
+        self,
+        client: str,
+        scopes: Sequence[str],
+        models: Sequence[str],
+        rate: str | None,
+        expires: str | None,
+        bounds: Mapping[str, Any] = NOTHING,
     ) -> Json:
         """Issues a key."""
-        body: Json = {"client": client, "scopes": list(scopes), "models": list(models)}
+        body: Json = {"client": client, "scopes": list(scopes), "models": list(models), **_bounds(bounds)}
         body |= {name: text for name, text in (("rate", rate), ("expires", expires)) if text is not None}
         return self._json("POST", "/v1/keys", body)
 
-    def keys(self) -> list[Json]:
-        """All keys, newest first."""
-        return self._all("/v1/keys", "keys")
+    def keys(self, selection: Mapping[str, str] = NOTHING) -> list[Json]:
+        """Keys, newest first."""
+        return self._all("/v1/keys", "keys", selection)
+
+    def change_key(self, key_id: str, given: Mapping[str, Any]) -> Json:
+        """Changes a key and its client."""
+        return self._json("PATCH", f"/v1/keys/{_part(key_id)}", _bounds(given))
+
+    def rotate_key(self, key_id: str, overlap: str) -> Json:
+        """Issues a successor."""
+        return self._json("POST", f"/v1/keys/{_part(key_id)}/rotation", {"overlap": overlap})
+
+    def revoke_keys(self, selection: Mapping[str, str], dry_run: bool) -> Json:
+        """Ends the keys of a selection."""
+        return self._json("POST", "/v1/keys/revocations", {**selection, "dry_run": dry_run})
+
+    def me(self) -> Json:
+        """Where the holder of the key stands."""
+        return self._json("GET", "/v1/me")
 
     def revoke_key(self, key_id: str) -> Json:
         """Ends a key."""
@@ -205,17 +228,17 @@ class RemoteBackend:
         except urllib3.exceptions.HTTPError as error:
             raise _unreachable(self._base, error) from None
 
-    def _all(self, path: str, name: str) -> list[Json]:
+    def _all(self, path: str, name: str, selection: Mapping[str, Any] = NOTHING) -> list[Json]:
         """Every element of a list, page by page."""
         found: list[Json] = []
-        query: Json = {}
+        query: Json = dict(selection)
         while True:
             page = self._json("GET", path, query=query)
             found += page[name]
             cursor = page.get("next_cursor")
             if not cursor:
                 return found
-            query = {"cursor": cursor}
+            query = {**selection, "cursor": cursor}
 
     def _json(self, method: str, path: str, body: Any = None, query: Mapping[str, Any] | None = None) -> Json:
         if body is None:
@@ -262,6 +285,13 @@ def _unreachable(server: str, error: Exception) -> CommandError:
     if isinstance(error, urllib3.exceptions.ReadTimeoutError):
         return CommandError("server_unreachable", f"The server at {server} did not answer in time.", field="--server")
     return CommandError("server_unreachable", f"No server answers at {server}.", field="--server", got=server)
+
+
+def _bounds(given: Mapping[str, Any]) -> Json:
+    """A client's bounds as the server reads them."""
+    if given.get("concurrency") is None:
+        return dict(given)
+    return {**given, "concurrency": parse_concurrency(str(given["concurrency"]))}
 
 
 def _parsed(body: bytes) -> Json:

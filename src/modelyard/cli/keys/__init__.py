@@ -1,0 +1,1 @@
+"""Keys on the command line: `keys` for who administers them, `me` for who holds one."""
