@@ -160,17 +160,17 @@ def _read_quickly(
     shape = _quick_shape(item[b"shape"].as_list(), single.dims)
     if shape is None:
         return None
-    array = _quick_data(item[b"data"], shape, single)
+    array = quick_data(item[b"data"], shape, single)
     if array is None or array.size + _MAX_EXTRA_BYTES > bounds.max_json_values:
         return None
     brackets = body.count(b"[")
     rows = shape[0] if plan.batched else 0
     if len(root) == 1:
-        if not _is_natural(item[b"data"], shape, brackets):
+        if not is_natural(item[b"data"], shape, brackets):
             return None
         return DecodedRequest({single.name: array}, rows)
     extras = _quick_extras(root, plan, bounds)
-    if extras is None or not _is_natural(item[b"data"], shape, brackets - extras[0]):
+    if extras is None or not is_natural(item[b"data"], shape, brackets - extras[0]):
         return None
     _, client_id, outputs, binary, subject = extras
     return DecodedRequest({single.name: array}, rows, client_id, outputs, binary, False, (), subject)
@@ -185,7 +185,8 @@ def _quick_shape(shape: list[Any], dims: tuple[int, ...]) -> tuple[int, ...] | N
     return tuple(shape)
 
 
-def _quick_data(data: Any, shape: tuple[int, ...], single: SinglePlan) -> Array | None:
+def quick_data(data: Any, shape: tuple[int, ...], single: SinglePlan) -> Array | None:
+    """A parsed array's numbers as a tensor of this shape; None where the careful path must look, or an exception."""
     wide = np.frombuffer(data.as_buffer(of_type=single.kind), dtype=single.wide)
     if wide.size != math.prod(shape):
         return None
@@ -193,7 +194,7 @@ def _quick_data(data: Any, shape: tuple[int, ...], single: SinglePlan) -> Array 
     return None if narrow is None else narrow.reshape(shape)
 
 
-def _is_natural(data: Any, shape: tuple[int, ...], brackets: int) -> bool:
+def is_natural(data: Any, shape: tuple[int, ...], brackets: int) -> bool:
     """Whether the data is flat, or nested exactly as its two-dimensional shape says.
 
     `brackets` counts every `[` of the body, less those beside the inputs: three are the inputs', the shape's and

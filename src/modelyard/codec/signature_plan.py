@@ -68,6 +68,7 @@ class SignaturePlan:
         self.columns = self._columns()
         self.column_names = frozenset(self.columns)
         self.envelopes: dict[bytes, Any] = {}
+        self.orders: dict[bytes, int] = {}
         self.slot: Any = None
         """The form of usual requests of one row (oip_turn.Slot)."""
         self.strangers = self.misses = 0

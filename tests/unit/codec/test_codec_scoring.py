@@ -301,6 +301,40 @@ def test_refusals_name_the_place(
     assert (caught.value.code, caught.value.detail["field"]) == (code, field), caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("surface", "body", "content_type"),
+    [
+        (TF, b'{"instances":[[[1],[2],[3]]]}', None),
+        (TF, b'{"instances":[[1,2,3],[4,[5],6]]}', None),
+        (TF, b'{"instances":[[1,2,3],[4,5],[6,7,8,9]]}', None),
+        (TF, b'{"instances":[1,2,3]}', None),
+        (TF, b'{"instances":[[1,2,3]],"instances":[[1,2,3]]}', None),
+        (INVOKED, b'{"dataframe_split":{"columns":["age","bmi","sex"],"data":[[1,2,3],[4,5],[6,7,8,9]]}}', None),
+        (INVOKED, b'{"dataframe_split":{"columns":["age","bmi"],"data":[[1,2,3]]}}', None),
+        (INVOKED, b"1,2,3],[4,5,6", "text/csv"),
+        (INVOKED, b"1,2,[3]", "text/csv"),
+        (INVOKED, b"1,2\n3,4,5,6", "text/csv"),
+        (INVOKED, b"1,2\r3,4,5", "text/csv"),
+    ],
+)
+def test_what_the_quick_paths_must_not_take(
+    surface: Surface, body: bytes, content_type: str | None, tree: Signature
+) -> None:
+    """Numbers whose count is right and whose rows are not."""
+    with pytest.raises(ModelyardError):
+        decode(surface, body, tree, content_type)
+
+
+def test_names_in_another_order_are_put_in_order(tree: Signature) -> None:
+    """Also after the same names came in the model's order, and with brackets in a name."""
+    for columns, row in ((["age", "bmi", "sex"], [1, 2, 3]), (["sex", "age", "bmi"], [3, 1, 2])):
+        for _ in range(2):
+            request = decode(INVOKED, {"dataframe_split": {"columns": columns, "data": [row]}}, tree)
+            assert request.inputs["X"].tolist() == [[1, 2, 3]]
+    odd = Signature((TensorSpec("X", "FP32", (-1, 2), columns=("[a", "b]")),), PLAIN.outputs)
+    assert decode(INVOKED, {"dataframe_split": {"columns": ["[a", "b]"], "data": [[1, 2]]}}, odd).rows == 1
+
+
 def test_a_pickle_is_never_loaded() -> None:
     """An array of objects is refused before a byte of it is unpickled."""
     file = io.BytesIO()

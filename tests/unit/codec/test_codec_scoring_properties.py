@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -171,6 +172,59 @@ def test_damage_is_refused_in_our_form(
     with contextlib.suppress(ModelyardError):
         error_answer = EncodedAnswer(b'{"error":"wrong","code":"json_invalid","detail":{},"request_id":"r"}')
         decode_for_log(surface, RawRequest(damaged, content_type), error_answer, signature, ("X",))
+
+
+LOOSE = st.recursive(
+    st.one_of(st.integers(-300, 300), st.floats(allow_nan=False, allow_infinity=False), st.sampled_from(["1", None])),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=6,
+)
+MATRIX = st.integers(1, 3).flatmap(lambda width: st.lists(st.lists(LOOSE, min_size=width, max_size=width), max_size=3))
+CAREFUL = CodecBounds(max_json_depth=7)
+"""So few levels that no quick path is taken."""
+CELLS = ["1", "-2.5", "1e3", ".5", "+1", "a", "X", "", " 7", "1]", "[2", '"3"', "nan"]
+LINE = st.lists(st.sampled_from(CELLS), max_size=3)
+
+
+def outcome(surface: Surface, raw: RawRequest, signature: Signature, bounds: CodecBounds) -> Any:
+    try:
+        request = CODECS[surface].decode(raw, signature, bounds)
+    except ModelyardError as error:
+        return error.code, error.detail.get("field")
+    array = request.inputs["X"]
+    return str(array.dtype), array.tolist(), request.rows, request.columnar, request.subject
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in dot:RuntimeWarning:modelyard.codec.oip")
+@settings(max_examples=400, deadline=None)
+@given(
+    st.sampled_from(["FP32", "FP64", "INT64", "UINT8", "INT32"]),
+    st.sampled_from([(), ("a", "X"), ("a",), ("X",)]),
+    st.sampled_from([["a", "X"], ["X", "a"], ["a"], ["X"], [1, 2], ["a", "a"], []]),
+    st.one_of(LOOSE, MATRIX),
+    st.lists(LINE.map(",".join), max_size=3).map("\n".join),
+)
+def test_the_quick_paths_have_no_opinion_of_their_own(
+    datatype: str, columns: tuple[str, ...], names: list[Any], data: Any, text: str
+) -> None:
+    """For any rows, names and lines, right or wrong, the quick and the careful reading agree."""
+    spec = TensorSpec("X", datatype, (-1, len(columns) or -1), columns=columns)
+    signature = Signature((spec,), (spec,))
+    bodies: list[tuple[Any, bytes | None]] = [
+        ({"instances": data}, None),
+        ({"inputs": data}, b"application/json"),
+        ({"dataframe_split": {"columns": names, "data": data}}, None),
+        ({"dataframe_split": {"data": data, "columns": names, "index": [0]}}, None),
+    ]
+    requests = [RawRequest(json.dumps(body).encode(), kind) for body, kind in bodies] + [
+        RawRequest(text.encode(), b"text/csv"),
+        RawRequest(text.encode().replace(b"\n", b"\r\n") + b"\r\n", b"text/csv"),
+    ]
+    for raw in requests:
+        for surface in SCORING:
+            careful = outcome(surface, raw, signature, CAREFUL)
+            if careful[0] != "json_too_deep":
+                assert outcome(surface, raw, signature, BOUNDS) == careful
 
 
 def npy(array: Any) -> bytes:

@@ -22,14 +22,17 @@ from modelyard.codec.scoring.parts import (
     read_rows,
     read_table,
     to_request,
+    whole,
     wrong_type,
 )
+from modelyard.codec.scoring.quick import quick_csv, quick_rows
 from modelyard.codec.scoring.tfserving import require_one_of
 from modelyard.codec.signature_plan import SignaturePlan, plan_of
 from modelyard.codec.tensors import shown
 from modelyard.core.errors import InvalidRequestError, MediaTypeError
 from modelyard.core.types import (
     AnswerContext,
+    Array,
     CodecBounds,
     DecodedRequest,
     EncodedAnswer,
@@ -57,6 +60,9 @@ class InvocationsCodec:
         """The request as tensors that fit the signature. Raises InvalidRequestError, naming the field, and
         MediaTypeError("content_type_unsupported")."""
         plan = plan_of(signature)
+        array = _quick(raw, plan, bounds)
+        if array is not None:
+            return whole(plan, array)
         read = _read(raw, plan, bounds)
         return to_request(read.parts, plan, read.subject)
 
@@ -68,6 +74,16 @@ class InvocationsCodec:
 def invocations_parts(raw: RawRequest, signature: Signature, bounds: CodecBounds) -> list[Part]:
     """The inputs in the values that were sent, for the log."""
     return _read(raw, plan_of(signature), bounds).parts
+
+
+def _quick(raw: RawRequest, plan: SignaturePlan, bounds: CodecBounds) -> Array | None:
+    """The only input's tensor of a usual request; None where the careful path must look."""
+    if raw.content_type == b"text/csv":
+        return quick_csv(raw.body, plan, bounds)
+    if raw.content_type is not None and raw.content_type != b"application/json":
+        return None
+    quick = quick_rows(raw.body, plan, bounds)
+    return None if quick is None else quick[1]
 
 
 def _read(raw: RawRequest, plan: SignaturePlan, bounds: CodecBounds) -> _Read:

@@ -41,6 +41,11 @@ def to_request(
     return DecodedRequest(inputs, shared_rows(inputs, plan), subject=subject, columnar=columnar)
 
 
+def whole(plan: SignaturePlan, array: Array, columnar: bool = False) -> DecodedRequest:
+    """A request that is the only input's tensor and nothing else."""
+    return DecodedRequest({plan.signature.inputs[0].name: array}, len(array), columnar=columnar)
+
+
 def _tensor(part: Part) -> Array:
     if isinstance(part.values, np.ndarray):
         return part.values

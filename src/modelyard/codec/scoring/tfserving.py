@@ -12,7 +12,8 @@ from typing import Any
 from modelyard.codec.json_strict import parse, printable
 from modelyard.codec.oip_request import read_subject
 from modelyard.codec.scoring.answers import in_columns, in_rows, require_rows
-from modelyard.codec.scoring.parts import Part, read_columns, read_rows, to_request, wrong_type
+from modelyard.codec.scoring.parts import Part, read_columns, read_rows, to_request, whole, wrong_type
+from modelyard.codec.scoring.quick import quick_rows
 from modelyard.codec.signature_plan import SignaturePlan, plan_of
 from modelyard.codec.tensors import shown
 from modelyard.core.errors import InvalidRequestError
@@ -27,6 +28,7 @@ from modelyard.core.types import (
 )
 
 _KNOWN = frozenset(("instances", "inputs", "signature_name", "subject"))
+_FORMS = ("instances", "inputs")
 _SIGNATURE = "serving_default"
 _EXAMPLE = {"instances": [[0.5, 1.5]]}
 
@@ -37,6 +39,11 @@ class TfServingCodec:
     def decode(self, raw: RawRequest, signature: Signature, bounds: CodecBounds) -> DecodedRequest:
         """The request as tensors that fit the signature. Raises InvalidRequestError, naming the field."""
         plan = plan_of(signature)
+        quick = quick_rows(raw.body, plan, bounds)
+        if quick is not None and quick[0] in _FORMS:
+            if quick[0] == "instances":
+                require_rows(signature)
+            return whole(plan, quick[1], columnar=quick[0] == "inputs")
         document = _read(raw, bounds)
         if "instances" in document:
             require_rows(signature)
@@ -84,7 +91,7 @@ def _read(raw: RawRequest, bounds: CodecBounds) -> dict[str, Any]:
             got=shown(name),
             example=_SIGNATURE,
         )
-    require_one_of(document, ("instances", "inputs"), _EXAMPLE)
+    require_one_of(document, _FORMS, _EXAMPLE)
     return document
 
 

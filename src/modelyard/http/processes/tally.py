@@ -20,7 +20,7 @@ import msgspec
 
 if TYPE_CHECKING:  # the parent clears the folder, and imports nothing heavy
     from modelyard.core.types import Servable
-    from modelyard.predict import Prediction
+    from modelyard.predict.prediction import Prediction
 
 ROWS = 256
 """Versions that one worker can count; further ones are not counted."""
@@ -102,12 +102,12 @@ class Tally:
         run_ns = max(0, int((first.ended_s - first.started_s) * 1e9))
         words[base + SUCCESS] += count
         words[base + SUCCESS_NS] += max(0, int((count * settled_s - waited) * 1e9))
-        words[base + QUEUE_NS] += max(0, int((count * first.started_s - waited) * 1e9))
-        words[base + INFER_NS] += count * run_ns
-        words[base + OUTPUT_NS] += max(0, int(count * (settled_s - first.ended_s) * 1e9))
         words[base + INFERENCES] += rows
         words[base + LAST_MS] = int(self._now() * 1000)
-        if first.ended_s > first.started_s:
+        if first.ended_s > first.started_s:  # without a run there was nothing good to ask the model
+            words[base + QUEUE_NS] += max(0, int((count * first.started_s - waited) * 1e9))
+            words[base + INFER_NS] += count * run_ns
+            words[base + OUTPUT_NS] += max(0, int(count * (settled_s - first.ended_s) * 1e9))
             place = _size_place(rows)
             words[base + RUNS] += 1
             words[base + _SIZE_COUNTS + place] += 1
