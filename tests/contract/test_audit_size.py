@@ -90,9 +90,10 @@ def test_pages_read_along_an_index(tmp_path: Path, name: str) -> None:
         opened.close()
         database.close()
     assert len(plans) == 2
+    best = {"subject and actor": "ix_audit_events_subject", "actor and action": "ix_audit_events_actor_action"}
     for plan in plans:
         text = " ".join(step[3] for step in plan)
-        assert "USING INDEX ix_audit_events" in text, text
+        assert f"USING INDEX {best.get(name, 'ix_audit_events')}" in text, text
         assert "TEMP B-TREE" not in text, text
 
 

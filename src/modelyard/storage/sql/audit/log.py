@@ -95,8 +95,12 @@ def _rows() -> Select[Any]:
 
 
 def _conditions(wanted: AuditFilter) -> list[ColumnElement[bool]]:
-    pairs = ((_E.action, wanted.action), (_E.subject, wanted.subject), (_E.actor, wanted.actor))
-    conditions: list[ColumnElement[bool]] = [column == value for column, value in pairs if value is not None]
+    # A subject has fewer events than an actor or an action may have: beside it theirs must not be the index that is
+    # read, which an expression in place of the column sees to.
+    named: list[tuple[ColumnElement[str], str | None]] = [(_E.action, wanted.action), (_E.actor, wanted.actor)]
+    if wanted.subject is not None:
+        named = [(_E.subject, wanted.subject), *((column.concat(""), value) for column, value in named)]
+    conditions: list[ColumnElement[bool]] = [column == value for column, value in named if value is not None]
     if wanted.since is not None:
         conditions.append(_E.at >= microseconds(wanted.since))
     if wanted.until is not None:

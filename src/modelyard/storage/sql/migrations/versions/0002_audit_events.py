@@ -32,8 +32,10 @@ def upgrade() -> None:
         sa.Column("hash", sa.String(64), nullable=False, unique=True),
     )
     op.create_index("ix_audit_events_at", "audit_events", ["at", "sequence"])
-    for column in ("action", "subject", "actor"):
-        op.create_index(f"ix_audit_events_{column}", "audit_events", [column, "at", "sequence"])
+    op.create_index("ix_audit_events_action", "audit_events", ["action", "at", "sequence"])
+    op.create_index("ix_audit_events_subject", "audit_events", ["subject", "at", "sequence", "actor", "action"])
+    op.create_index("ix_audit_events_actor", "audit_events", ["actor", "at", "sequence"])
+    op.create_index("ix_audit_events_actor_action", "audit_events", ["actor", "action", "at", "sequence"])
 
 
 def downgrade() -> None:
