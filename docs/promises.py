@@ -144,7 +144,7 @@ NOT_YET: Mapping[str, str] = {
     "F9": "comes with the object store",
     "F14": "needs a load balancer in between; the keep-alive time is above its idle time",
     "D3": "comes with the releases", "D5": "comes with the releases", "D6": "comes with the releases",
-    "D7": "comes with load and unload by request",
+    "D7": "load and unload are tried one by one; thirty-two threads at once are not yet",
     "D9": "there is one schema so far",
     "D10": "comes with backup",
     "S11": "comes with the jail for formats that run code",
