@@ -21,15 +21,24 @@ SAFE = ("GET", "HEAD", "OPTIONS")
 Place = tuple[str, str]
 Ask = Callable[[Yard], Reply]
 
+CHANGES_NOTHING = {
+    ("POST", "/v2/repository/models/{model}/load"): "only says whether the model is loaded",
+    ("POST", "/v2/repository/models/{model}/unload"): "refuses, or says that the model is not loaded anyhow",
+}
+"""Routes of the scope `admin` that only look like a change, and why they leave no event."""
+
 CHANGING: dict[Place, Declared] = {
     (route.method, route.path): route
     for table in TABLES
     for route in table
-    if route.method not in SAFE and needs_of(route.path, route.endpoint).scope is Scope.ADMIN
+    if route.method not in SAFE
+    and needs_of(route.path, route.endpoint).scope is Scope.ADMIN
+    and (route.method, route.path) not in CHANGES_NOTHING
 }
 NOT_ADMINISTRATIVE = {
     ("POST", "/v1/predictions/{id}/outcome"): "an outcome is data of the prediction log, kept with its revisions there",
     ("POST", "/v1/outcomes"): "as above",
+    ("POST", "/v2/repository/index"): "a list; the protocol asks for it with POST",
 }
 """Routes that write, without the scope `admin`, and why they leave no event."""
 
@@ -125,8 +134,16 @@ def test_routes_that_write_without_being_administrative_are_these() -> None:
         for route in table
         if route.method not in SAFE and (route.method, route.path) not in CHANGING
     }
-    assert others == set(NOT_ADMINISTRATIVE)
+    assert others == {*NOT_ADMINISTRATIVE, *CHANGES_NOTHING}
     assert set(ASKED) == set(CHANGING)
+
+
+@pytest.mark.parametrize("place", CHANGES_NOTHING, ids=" ".join)
+def test_what_changes_nothing_leaves_nothing(yard: Yard, place: Place) -> None:
+    """Neither an event, nor another state of versions and traffic."""
+    before = events(yard), yard.stores.keys.version(), yard.stores.registry.versions()
+    yard.ask(place[0], place[1].format(model="tree"))
+    assert (events(yard), yard.stores.keys.version(), yard.stores.registry.versions()) == before
 
 
 def test_a_client_is_an_event_of_its_own(yard: Yard) -> None:
