@@ -1,4 +1,4 @@
-"""A client's own bounds beside its rate: the daily quota and the permits, taken together and given back in one place."""
+"""A client's own bounds beside its rate: the daily quota and the permits, taken together, given back in one place."""
 
 from __future__ import annotations
 

@@ -39,14 +39,15 @@ class FailedAttempts:
     def __len__(self) -> int:
         return len(self._arrivals)
 
-    def count(self, address: str) -> None:
-        """Counts a failure of this address; AuthenticationError("too_many_attempts") beyond its share."""
+    def refusal(self, address: str) -> AuthenticationError | None:
+        """Counts a failure of this address; beyond its share what to answer, AuthenticationError
+        ("too_many_attempts"), instead of what is wrong with the key."""
         now, group = self._monotonic(), address_group(address)
         arrivals = self._arrivals
         arrival = max(arrivals.get(group, now), now)
         if arrival + self._interval_s > now + self._depth_s + 1e-9:
             arrivals.move_to_end(group)
-            raise AuthenticationError(
+            return AuthenticationError(
                 "too_many_attempts",
                 "Too many wrong keys came from this address; a valid key still works.",
                 retry_after_s=arrival + self._interval_s - now - self._depth_s,
@@ -56,6 +57,7 @@ class FailedAttempts:
         arrivals.move_to_end(group)
         if len(arrivals) > self._max_addresses:
             arrivals.popitem(last=False)
+        return None
 
 
 def address_group(address: str) -> str | bytes:
