@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -15,6 +12,7 @@ from pydantic import SecretStr
 
 from modelyard.app.auditing import server_started, server_stopped
 from modelyard.app.folder import DataFolder
+from modelyard.app.spawning import Inherited, Spawner
 from modelyard.app.usage import restored_quotas
 from modelyard.auth.keys import KeyIssuer
 from modelyard.auth.scopes import Scope
@@ -35,6 +33,8 @@ log = structlog.get_logger()
 
 BACKLOG = 2048
 ADMINISTRATOR = "administrator"
+LIBRARIES = {"onnx": ("onnxruntime", "modelyard.runtimes.onnx"), "sklearn": ("modelyard.runtimes.sklearn",)}
+"""What loading a model of this format imports."""
 
 
 class Started(msgspec.Struct, frozen=True):
@@ -73,7 +73,8 @@ def serve(
     board = Board.create(folder.board)
     Tallies(folder.tallies).clear()
     counter = SharedGcra.create(settings.limits.max_clients)
-    spawn = Spawner(settings, threads, listener.fileno(), counter, restored_quotas(settings))
+    inherited = Inherited(listener.fileno(), counter, restored_quotas(settings))
+    spawn = Spawner(settings, threads, inherited, libraries(settings))
 
     def announce() -> None:
         # For commands on this machine: no certificate names the address of all interfaces.
@@ -143,6 +144,16 @@ def first_administrator(settings: Settings) -> SecretStr | None:
         stores.close()
 
 
+def libraries(settings: Settings) -> tuple[str, ...]:
+    """Modules that the published models need."""
+    stores = open_stores(settings, settings.data)
+    try:
+        formats = {known.manifest.format for known in stores.registry.versions()}
+    finally:
+        stores.close()
+    return tuple(name for form in sorted(formats) for name in LIBRARIES.get(form, ()))
+
+
 def mark_unhealthy(settings: Settings, folder: DataFolder, board: Board, token: int) -> None:
     """A version killed its workers too often: noted in the data folder, so that no worker loads it again until it is
     revived; those that run look at once."""
@@ -165,42 +176,3 @@ def mark_unhealthy(settings: Settings, folder: DataFolder, board: Board, token: 
         return
     board.ring()
     log.error(Event.MODEL_UNHEALTHY, model=model, version=version)
-
-
-class Spawner:
-    """Starts the other processes, each a fresh interpreter: nothing is forked that holds a lock or a thread."""
-
-    def __init__(
-        self, settings: Settings, threads: Mapping[str, str], listener_fd: int, counter_fd: int, quota_fd: int
-    ) -> None:
-        # The administrator's key stays here: no worker needs it.
-        self._settings = settings.model_dump_json(exclude={"auth"}).encode()
-        self._environment = {**os.environ, **threads}
-        self._environment.pop("MODELYARD_AUTH__ADMIN_KEY", None)
-        self._environment.pop("MODELYARD_CONFIG", None)
-        self._listener_fd = listener_fd
-        self._counter_fd = counter_fd
-        self._quota_fd = quota_fd
-
-    def worker(self, slot: int, control_fd: int, successor: bool) -> subprocess.Popen[bytes]:
-        """One HTTP worker."""
-        inherited = (self._listener_fd, control_fd, self._counter_fd, self._quota_fd)
-        handles = map(str, (slot, *inherited, int(successor)))
-        return self._start("modelyard.entry.worker", tuple(handles), inherited)
-
-    def drain(self) -> subprocess.Popen[bytes]:
-        """The drain."""
-        return self._start("modelyard.entry.drain", (str(os.getpid()),), ())
-
-    def _start(self, module: str, arguments: tuple[str, ...], fds: tuple[int, ...]) -> subprocess.Popen[bytes]:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            stdin=subprocess.PIPE,
-            env=self._environment,
-            pass_fds=fds,
-            start_new_session=True,
-        )
-        assert process.stdin is not None
-        with process.stdin as pipe:
-            pipe.write(self._settings)
-        return process

@@ -5,17 +5,19 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from modelyard.app.server import Started, serve
 from modelyard.core.settings import Settings, load_settings
 from modelyard.runtimes.threads import Threads, size_threads
 from modelyard.telemetry.logs import configure_logging
+
+if TYPE_CHECKING:
+    from modelyard.app.server import Started
 
 app = typer.Typer()
 console = Console()
@@ -44,6 +46,9 @@ def serve_command(
     environment: dict[str, str] = dict(os.environ)
     threads = size_threads(settings, environment)
     sized = {name: environment[name] for name in environment if environment.get(name) != os.environ.get(name)}
+    os.environ.update(sized)  # before numpy is imported: the workers are forked from this process
+    from modelyard.app.server import serve
+
     status = serve(settings, sized, lambda started: show_start(settings, threads, started), show_ready)
     raise typer.Exit(status)
 

@@ -186,6 +186,9 @@ class Settings(BaseSettings):
 
     data: Path = Field(Path("modelyard-data"), description="The data folder; made private (0700).")
     workers: int = Field(1, ge=1, le=256, description="HTTP worker processes.")
+    start_method: Literal["fork", "spawn"] = Field(
+        "fork", description="How the first workers start: forked (quick, shared memory), or as fresh interpreters."
+    )
     http: HttpSettings = HttpSettings()
     auth: AuthSettings = AuthSettings()
     limits: LimitsSettings = LimitsSettings()

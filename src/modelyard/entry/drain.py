@@ -1,17 +1,8 @@
 """`python -m modelyard.entry.drain PARENT_PID`: started by the server, settings on stdin."""
 
-from __future__ import annotations
-
 import sys
 
-from modelyard.app.drain import run_drain
-from modelyard.entry.child import child_settings
-
-
-def main(arguments: list[str]) -> None:
-    """Runs the drain."""
-    run_drain(child_settings(), int(arguments[0]))
-
+from modelyard.app.child import be_drain
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    be_drain(sys.stdin.buffer.read(), sys.argv[1:])

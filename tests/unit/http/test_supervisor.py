@@ -79,7 +79,7 @@ class Yard:
         self.successors.append(successor)
         return self.workers[-1]
 
-    def _spawn_drain(self) -> StubProcess:
+    def _spawn_drain(self, successor: bool) -> StubProcess:
         if self.failing:
             raise OSError(11, "Resource temporarily unavailable")
         self.drains.append(StubProcess(2000 + len(self.drains)))

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import structlog
 
@@ -40,10 +41,26 @@ QUICK_DEATH_S = 5.0
 MAX_BACKOFF_S = 5.0
 
 
+class Process(Protocol):
+    """A child process, however it was started; the methods of subprocess.Popen."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | None:
+        """Its status once `poll` or `wait` has seen its end."""
+
+    def poll(self) -> int | None:
+        """The same, after looking."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its status; subprocess.TimeoutExpired."""
+
+
 class Child:
     """One worker process and the parent's end of its control socket."""
 
-    def __init__(self, slot: int, process: subprocess.Popen[bytes], control: socket.socket) -> None:
+    def __init__(self, slot: int, process: Process, control: socket.socket) -> None:
         self.slot = slot
         self.process = process
         self.control = control
@@ -60,7 +77,7 @@ class Child:
 class Supervisor:
     """Runs until a stop; `run` returns the exit status.
 
-    `spawn_worker(slot, control_fd, successor)` and `spawn_drain()` start the processes. `on_ready` is called once,
+    `spawn_worker(slot, control_fd, successor)` and `spawn_drain(successor)` start processes. `on_ready` is called once,
     when the first worker accepts; `refresh(asked)` on SIGHUP (True) and now and then (False): it says whether the
     workers should read their certificate again. `on_unhealthy` is called with the token of each version that
     `suspects` finds guilty of its workers' deaths; both may be replaced before `run`.
@@ -70,8 +87,8 @@ class Supervisor:
         self,
         board: Board,
         workers: int,
-        spawn_worker: Callable[[int, int, bool], subprocess.Popen[bytes]],
-        spawn_drain: Callable[[], subprocess.Popen[bytes]],
+        spawn_worker: Callable[[int, int, bool], Process],
+        spawn_drain: Callable[[bool], Process],
         on_ready: Callable[[], None],
         refresh: Callable[[bool], bool] = lambda asked: False,
     ) -> None:
@@ -86,7 +103,7 @@ class Supervisor:
         self._refresh_asked = False
         self._refreshed_s = time.monotonic()
         self._children: list[Child] = []
-        self._drain: subprocess.Popen[bytes] | None = None
+        self._drain: Process | None = None
         self._drain_started_s = 0.0
         self._announced = False
         self._stop_asked_s: float | None = None
@@ -154,7 +171,7 @@ class Supervisor:
         if missing > 0:
             self._start_worker()
         if self._drain is None and time.monotonic() - self._drain_started_s > 1.0:
-            self._start_drain()
+            self._start_drain(successor=True)
         if not self._announced and any(self._accepts(child) for child in self._children):
             self._announced = True
             self._on_ready()
@@ -274,10 +291,10 @@ class Supervisor:
         self._children.append(child)
         return True
 
-    def _start_drain(self) -> None:
+    def _start_drain(self, successor: bool = False) -> None:
         self._drain_started_s = time.monotonic()
         try:
-            self._drain = self._spawn_drain()
+            self._drain = self._spawn_drain(successor)
         except OSError as error:
             log.error(Event.DRAIN_STOPPED, reason=str(error))
 
@@ -301,7 +318,7 @@ class Supervisor:
         )
         return 0 if all(in_order) else 1
 
-    def _wait(self, process: subprocess.Popen[bytes], until_s: float) -> int:
+    def _wait(self, process: Process, until_s: float) -> int:
         try:
             return process.wait(max(0.1, until_s - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -317,7 +334,7 @@ class Supervisor:
         self._signal([child], number)
 
     @staticmethod
-    def _terminate(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    def _terminate(process: Process, number: signal.Signals) -> None:
         # A handler may come between a wait's system call and its note of the result.
         with contextlib.suppress(ProcessLookupError):
             if process.poll() is None:
