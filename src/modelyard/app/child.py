@@ -14,12 +14,12 @@ from modelyard.telemetry.logs import configure_logging
 
 def be_worker(settings: bytes, arguments: list[str]) -> None:
     """Runs one HTTP worker; `arguments` are the fields of Handles as text."""
-    *handles, successor = map(int, arguments)
+    slot, listener, control, counter, quota, successor = map(int, arguments)
     chosen = child_settings(settings)
     # What was imported lives for ever: the collector need not look at it again.
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    run_worker(chosen, Handles(*handles, successor=bool(successor)))
+    run_worker(chosen, Handles(slot, listener, control, counter, quota, bool(successor)))
 
 
 def be_drain(settings: bytes, arguments: list[str]) -> None:

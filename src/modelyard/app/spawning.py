@@ -74,7 +74,9 @@ class Spawner:
     def _may_fork(self, successor: bool) -> bool:
         return self._forks and not successor and threading.active_count() == 1
 
-    def _fork(self, be: Callable[[bytes, list[str]], None], arguments: list[str], fds: Sequence[int], title: str) -> Process:
+    def _fork(
+        self, be: Callable[[bytes, list[str]], None], arguments: list[str], fds: Sequence[int], title: str
+    ) -> Process:
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
