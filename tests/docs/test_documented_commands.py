@@ -25,12 +25,16 @@ NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 GUIDES = ("docs/concepts/limits.md", "docs/concepts/publishing.md", "docs/concepts/records.md",
           "docs/concepts/audit.md", "docs/guides/prediction-log.md")  # fmt: skip
 ALONE = ("docs/start.md", "docs/guides/publish.md", "docs/guides/switch-traffic.md", "docs/guides/operate.md",
-         "docs/guides/tls.md", "examples/README.md")  # fmt: skip
+         "docs/guides/tls.md", "docs/guides/keys.md", "examples/README.md")  # fmt: skip
 """Pages whose commands run by themselves, in a folder of their own, with the models that examples/train.py makes."""
-NEEDS_A_SERVER = ("docs/guides/publish.md", "docs/guides/switch-traffic.md")
+NEEDS_A_SERVER = ("docs/guides/publish.md", "docs/guides/switch-traffic.md", "docs/guides/keys.md")
+STANDS_FOR = {"3fXkQ9aLm2Zp": "$(newest)", "mdy_…": "$(issued)"}
+"""What the reader puts in place of a key's id, and of its text."""
 SERVE = """
 modelyard serve --port 8080 &
 until curl -sf -o /dev/null http://127.0.0.1:8080/v2/health/live; do sleep 0.2; done
+newest() { modelyard keys list --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["keys"][0]["id"])'; }
+issued() { modelyard keys create me --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["key"])'; }
 """
 BEFORE = """
 set -euo pipefail
@@ -111,6 +115,8 @@ def test_a_page_runs_alone(page: str, models: Path, tmp_path: Path) -> None:
     commands = blocks(page)
     assert commands
     script = "\n".join((BEFORE, SERVE if page in NEEDS_A_SERVER else "", *commands))
+    for written, meant in STANDS_FOR.items():
+        script = script.replace(written, meant)
     with ExitStack() as opened:
         for port in set(re.findall(r"\b8\d{3}\b", script)):
             free = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -118,6 +124,13 @@ def test_a_page_runs_alone(page: str, models: Path, tmp_path: Path) -> None:
     done = run(script, tmp_path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_the_index_names_every_page() -> None:
+    """No guide and no concept is left out of the index."""
+    index = (ROOT / "docs/index.md").read_text()
+    pages = [path for folder in ("guides", "concepts") for path in (ROOT / "docs" / folder).glob("*.md")]
+    assert [path.name for path in pages if f"]({path.parent.name}/{path.name})" not in index] == []
 
 
 def test_every_page_with_commands_is_run() -> None:
