@@ -97,7 +97,7 @@ class Batcher:
         if not batch:
             return
         if lane.in_loop:
-            self._apply(lane, batch, run_metered(batch))
+            self._apply(lane, batch, run_metered(batch, lane.short_s))
             if lane.waiting:
                 self._awake.append(lane)
                 self._schedule()

@@ -36,6 +36,8 @@ class Lane:
         self._max_rows = max_rows
         self._loop_rows = max_rows
         self._max_loop_run_us = max_loop_run_us
+        self.short_s = max_loop_run_us / 1e6
+        """A run on the loop that took no longer on the wall needs no meter."""
         self._fast_runs = 0
         self._told = False
         self._fixed = all(all(size >= 0 for size in spec.shape[1:]) for spec in servable.signature.inputs)

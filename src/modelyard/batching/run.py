@@ -40,7 +40,7 @@ class Ran:
 
     def outcomes(self) -> list[Outcome]:
         """One outcome per job, in order."""
-        if self.joint is None:
+        if self.joint is None or self._alone:
             return self._alone
         parts: list[Outcome] = []
         at = 0
@@ -51,11 +51,13 @@ class Ran:
         return parts
 
 
-def run_metered(jobs: Sequence[Job]) -> Ran:
-    """`run_jobs`, its seconds metered. In whichever thread calls it."""
+def run_metered(jobs: Sequence[Job], unmetered_s: float = 0.0) -> Ran:
+    """`run_jobs`, its seconds metered, unless they are below `unmetered_s` on the wall already. In whichever thread
+    calls it."""
     before = read_meter()
     ran = run_jobs(jobs)
-    ran.run_s = run_seconds(before, read_meter(), ran.run_s)
+    if ran.run_s > unmetered_s:
+        ran.run_s = run_seconds(before, read_meter(), ran.run_s)
     return ran
 
 
@@ -68,7 +70,11 @@ def run_jobs(jobs: Sequence[Job]) -> Ran:
     if len(jobs) > 1:
         with suppress(Exception):
             return _run_together(jobs)
-    return Ran.alone([_run_alone(job) for job in jobs])
+    outcomes = [_run_alone(job) for job in jobs]
+    ran = Ran.alone(outcomes)
+    if len(jobs) == 1 and type(outcomes[0][0]) is dict:
+        ran.joint = outcomes[0][0]  # one job's rows are all rows
+    return ran
 
 
 def _run_alone(job: Job) -> Outcome:

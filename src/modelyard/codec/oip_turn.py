@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 
 from modelyard.codec.oip_answer import array_of
-from modelyard.codec.signature_plan import OutputPlan, SignaturePlan, SinglePlan
+from modelyard.codec.signature_plan import OutputPlan, SignaturePlan, SinglePlan, remember
 from modelyard.core.types import Array, Tensors
 
 SAFE_SQUARES = 1e76
@@ -122,16 +122,21 @@ def encode_rows(
 ) -> list[bytes] | None:
     """The answers of so many requests of one row each, all outputs, as JSON: each output is written once and cut at
     the rows. None where an output is no table of numbers."""
-    cells: list[list[bytes]] = []
-    template = plan.head(model, version).replace(b"%", b"%%") + b'"%b","outputs":['
-    for output in plan.all_outputs:
-        array = array_of(output, outputs)
+    arrays = [array_of(output, outputs) for output in plan.all_outputs]
+    for output, array in zip(plan.all_outputs, arrays, strict=True):
         if output.datatype == "BYTES" or array.ndim not in (1, 2) or len(array) != len(ids):
             return None
-        template += _opening(output, array)
-        cells.append(_cells(array))
-    template = template[:-1] + b"]}"
-    return [template % row for row in zip(ids, *cells, strict=True)]
+    form = (model, version, *[array.shape[1:] for array in arrays])
+    template = plan.templates.get(form)
+    if template is None:
+        template = _template(plan, model, version, arrays)
+        remember(plan.templates, form, template)
+    return [template % row for row in zip(ids, *map(_cells, arrays), strict=True)]
+
+
+def _template(plan: SignaturePlan, model: str, version: str, arrays: Sequence[Array]) -> bytes:
+    openings = [_opening(output, array) for output, array in zip(plan.all_outputs, arrays, strict=True)]
+    return plan.head(model, version).replace(b"%", b"%%") + b'"%b","outputs":[' + b"".join(openings)[:-1] + b"]}"
 
 
 def _opening(output: OutputPlan, array: Array) -> bytes:

@@ -73,6 +73,7 @@ class SignaturePlan:
         """The form of usual requests of one row (oip_turn.Slot)."""
         self.strangers = self.misses = 0
         self.column_keys = [orjson.dumps(name) + b":" for name in self.single.spec.columns] if self.single else []
+        self.templates: dict[tuple[Any, ...], bytes] = {}
         self._heads: dict[tuple[str, str], bytes] = {}
 
     def _single(self) -> SinglePlan | None:
