@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 from hostile import FORGED, LINES, SQL
 from server import RunningServer
-from test_every_route import ROUTES, Route
+from test_no_key_no_answer import ROUTES, Route
 
 import modelyard
 from modelyard.core.events import Event

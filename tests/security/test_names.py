@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hostile import EXISTING_ODDLY, NAMES, segments
 from server import RunningServer
-from test_every_route import BODIES, GUARDED, Route, named
+from test_no_key_no_answer import BODIES, GUARDED, Route, named
 
 FIELDS = re.compile(r"\{(\w+)\}")
 GOOD = {"model": "simple", "endpoint": "simple", "version": "1"}

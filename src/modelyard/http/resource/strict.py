@@ -31,8 +31,14 @@ class StrictRequest(Request):
     error inside of them into one that has forgotten the reason."""
 
     def __init__(self, request: Request, bound_bytes: int = MAX_JSON_BODY_BYTES) -> None:
-        super().__init__(request.scope, _Bounded(request.receive, bound_bytes, self))
-        self.refused: ModelyardError | None = None
+        # What counts the body knows nothing of the request: a circle would keep the body until the next collection.
+        self._bounded = _Bounded(request.receive, bound_bytes)
+        super().__init__(request.scope, self._bounded)
+
+    @property
+    def refused(self) -> ModelyardError | None:
+        """The refusal, if there was one."""
+        return self._bounded.refused
 
     async def json(self) -> Any:
         """The body's value; InvalidRequestError."""
@@ -48,27 +54,25 @@ class StrictRequest(Request):
                 )
             return value
         except InvalidRequestError as error:
-            self.refused = error
+            self._bounded.refused = error
             raise
 
 
 class _Bounded:
-    """An ASGI `receive` that refuses to hand out more than a bound."""
+    """An ASGI `receive` that refuses to hand out more than a bound; keeps the refusal."""
 
-    def __init__(
-        self, receive: Callable[[], Awaitable[MutableMapping[str, Any]]], bound_bytes: int, request: StrictRequest
-    ) -> None:
+    def __init__(self, receive: Callable[[], Awaitable[MutableMapping[str, Any]]], bound_bytes: int) -> None:
         self._receive = receive
         self._bound_bytes = bound_bytes
-        self._request = request
         self._size_bytes = 0
+        self.refused: ModelyardError | None = None
 
     async def __call__(self) -> MutableMapping[str, Any]:
         message = await self._receive()
         self._size_bytes += len(message.get("body", b""))
         if self._size_bytes > self._bound_bytes:
-            self._request.refused = body_too_large(self._bound_bytes, self._size_bytes, "body")
-            raise self._request.refused
+            self.refused = body_too_large(self._bound_bytes, self._size_bytes, "body")
+            raise self.refused
         return message
 
 
