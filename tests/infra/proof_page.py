@@ -127,8 +127,8 @@ def page(results: Results) -> str:
             combination_rows(results),
         ),
         "## Requirements\n",
-        f"{len(MUTATIONS)} mutations break one property of the sources each; {caught} were caught by the named check "
-        "in the last run.\n",
+        f"{len(MUTATIONS)} mutations break one property of the sources each; {len(outcomes)} of them were planned in "
+        f"the last run, {caught} were caught by the named check.\n",
         table(
             ("id", "requirement", "modules", "main resource addresses", "checks", "mutations"),
             requirement_rows(results),
@@ -139,7 +139,9 @@ def page(results: Results) -> str:
         "## Protected data\n",
         "`terraform destroy` of a stack with deletion protection, a model in its bucket and a record in its table: "
         "refused, and what it held is still there.\n",
-        table(
+        GAP + " since the test was last changed\n"
+        if not results.read("protected")
+        else table(
             ("stack", "refused", "said", "models left", "databases left", "records left"),
             [
                 (name, *({True: "yes", False: "NO"}[row["refused"]], "; ".join(row["said"])), *held(row))

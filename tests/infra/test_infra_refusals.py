@@ -28,9 +28,9 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
         "high_availability = false is refused in production",
     ),
     "domain without a zone": ({"domain": {"name": "api.example.com"}}, "domain needs zone_id, the Route 53 zone"),
-    "production in the clear": ({"environment": "production"}, "domain is required in production"),
+    "production in the clear": ({"environment": "production", "domain": None}, "domain is required in production"),
     "spool that freezes": (
-        {"compute": "lambda", "journal_durability": "process"},
+        {"compute": "lambda", "database": "dynamodb", "journal_durability": "process"},
         'journal_durability = "process" is refused with compute = "lambda"',
     ),
     "release in place": ({"release": {"strategy": "ROLLING"}}, "release.strategy must be BLUE_GREEN"),
@@ -43,7 +43,8 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
         "domain.tls_policy must be one of API Gateway's policies of TLS 1.2 or 1.3",
     ),
     "unknown login of the proxy": (
-        {"lambda": {"proxy_login": "password"}},
+        # Terraform looks at `lambda` only where `compute`, which it is compared with, is sound.
+        {"compute": "lambda", "database": "dynamodb", "lambda": {"proxy_login": "password"}},
         'lambda.proxy_login must be "iam" (tokens end to end) or "secret"',
     ),
     "unknown counter": ({"valkey": "redis"}, 'valkey must be "node", "serverless" or "none"'),
