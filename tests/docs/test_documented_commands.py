@@ -33,12 +33,12 @@ STANDS_FOR = {"3fXkQ9aLm2Zp": "$(newest)", "mdy_…": "$(issued)"}
 SERVE = """
 modelyard serve --port 8080 &
 until curl -sf -o /dev/null http://127.0.0.1:8080/v2/health/live; do sleep 0.2; done
-newest() { modelyard keys list --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["keys"][0]["id"])'; }
-issued() { modelyard keys create me --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["key"])'; }
 """
 BEFORE = """
 set -euo pipefail
 trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
+newest() { modelyard keys list --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["keys"][0]["id"])'; }
+issued() { modelyard keys create me --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["key"])'; }
 """
 FILES_OF_GUIDES = """
 cp iris/model.onnx model.onnx
@@ -57,6 +57,13 @@ def blocks(page: str) -> list[str]:
 def fenced(page: str, kind: str) -> list[str]:
     """The blocks of a kind on a page."""
     return re.findall(rf"^```{kind}\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def as_read(script: str) -> str:
+    """The script with what a reader puts in place of the examples' ids and texts."""
+    for written, meant in STANDS_FOR.items():
+        script = script.replace(written, meant)
+    return script
 
 
 def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -85,7 +92,7 @@ def test_the_tour_and_the_guides_run(tmp_path: Path) -> None:
     assert len(tour) >= 5
     assert len(guides) >= 4
     the_id = '$(python3 -c \'import json; print(json.load(open("one.json"))["predictions"][0]["id"])\')'
-    script = "\n".join((BEFORE, *tour, FILES_OF_GUIDES, *guides, end)).replace("8080", port)
+    script = as_read("\n".join((BEFORE, *tour, FILES_OF_GUIDES, *guides, end))).replace("8080", port)
     done = run(re.sub(r"\bshow ID\b", f"show {the_id}", script), tmp_path)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     for words in ('"label_name":"setosa"', '"outputs"', "nothing was changed", "90 %", "is revoked", "Exported to"):
@@ -114,9 +121,7 @@ def test_a_page_runs_alone(page: str, models: Path, tmp_path: Path) -> None:
         shutil.copy(source, tmp_path)
     commands = blocks(page)
     assert commands
-    script = "\n".join((BEFORE, SERVE if page in NEEDS_A_SERVER else "", *commands))
-    for written, meant in STANDS_FOR.items():
-        script = script.replace(written, meant)
+    script = as_read("\n".join((BEFORE, SERVE if page in NEEDS_A_SERVER else "", *commands)))
     with ExitStack() as opened:
         for port in set(re.findall(r"\b8\d{3}\b", script)):
             free = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
