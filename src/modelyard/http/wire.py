@@ -75,7 +75,8 @@ def invoked_model(fields: Mapping[bytes, bytes], query: bytes, fallback: str | N
     if not named:
         named = fields.get(b"x-amzn-sagemaker-target-model", b"").removesuffix(b".tar.gz")
     if not named and query:
-        named = dict(parse_qsl(query)).get(b"model", b"")
+        # As text: of bytes that are not ASCII once decoded, parse_qsl makes a UnicodeEncodeError.
+        named = dict(parse_qsl(query.decode("latin-1"))).get("model", "").encode()
     model = named.decode("latin-1").strip() or fallback
     if model is None:
         raise InvalidRequestError(
