@@ -6,9 +6,11 @@ import asyncio
 import io
 import socket
 import ssl
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -31,9 +33,10 @@ from modelyard.http.twin import Door
 from modelyard.journal.commit import commit_at_once
 from modelyard.journal.frame import MARK, read_frames
 from modelyard.journal.ids import PredictionIds
-from modelyard.predict import Predictor
+from modelyard.predict import Predictor, Replays
 from modelyard.routing.ports import Endpoint
 from modelyard.routing.table import RoutingTable
+from modelyard.storage.file.kept import KeptAnswers
 from modelyard.testing import MemoryKeyStore, MemoryRateCounter, servable
 
 
@@ -115,7 +118,12 @@ class HttpWorker:
     async def _main(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.stopping = asyncio.Event()
-        with ThreadPoolExecutor(1) as runs, ThreadPoolExecutor(1) as decoder:
+        with (
+            ThreadPoolExecutor(1) as runs,
+            ThreadPoolExecutor(1) as decoder,
+            tempfile.TemporaryDirectory() as folder,
+        ):
+            self.kept = KeptAnswers(Path(folder) / "kept", Path(folder), 0xABC, SystemClock())
             next_id = PredictionIds(0xABC).next
             endpoints = {m.model: Endpoint(m.model, m.model, ((m.version, 100),)) for m in self.models}
             table = RoutingTable(1, endpoints.values(), {(m.model, m.version): m for m in self.models})
@@ -132,6 +140,7 @@ class HttpWorker:
                 codecs=CODECS,
                 keys=KeyTable(self.store.snapshot()),
                 table=table,
+                replays=Replays(self.kept),
             )
             self.shared = Shared(self.predictor, self.settings.http, render_error, next_id)
             door = Door(self.shared, management, _at_once)
@@ -150,6 +159,7 @@ class HttpWorker:
             server.close()
             for connection in list(self.shared.connections):
                 connection.transport.abort()
+            self.kept.close()
 
     async def _sweep(self) -> None:
         import time

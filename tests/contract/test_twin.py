@@ -23,6 +23,7 @@ from modelyard.core.settings import BatchingSettings, CodecSettings, HttpSetting
 from modelyard.core.types import Surface
 from modelyard.http.edge.certificate import TlsFiles, make_self_signed, own_names, utc_now
 from modelyard.http.wire import PREDICT_ROUTES, predict_target
+from modelyard.journal.ports import KeptAnswer
 from modelyard.routing.table import RoutingTable
 from modelyard.testing import StubModel, servable
 
@@ -191,6 +192,19 @@ def one_by_one(data: bytes) -> bytes:
     return b"\r\n".join([*lines, b"transfer-encoding: chunked"]) + b"\r\n\r\n" + chunks + b"0\r\n\r\n"
 
 
+def key_in_use(worker: HttpWorker) -> Callable[[], None]:
+    """A prediction of this client holds the key."""
+    worker.on_loop(lambda: worker.kept.begin("tester", "held", b"", "p"))
+    return lambda: worker.on_loop(lambda: worker.kept.finish("tester", "held", KeptAnswer("p", 503, "1", None, b"")))
+
+
+def key_used(worker: HttpWorker) -> Callable[[], None]:
+    """Another request was answered under the key."""
+    worker.on_loop(lambda: worker.kept.begin("tester", "used", b"", "p"))
+    worker.on_loop(lambda: worker.kept.finish("tester", "used", KeptAnswer("p", 200, "1", None, b"")))
+    return bool
+
+
 BINARY = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","parameters":{"binary_data_size":9}}]}'
 DEEP = "[" * 200 + "]" * 200
 CASES: dict[str, list[Case]] = {
@@ -308,6 +322,9 @@ CASES: dict[str, list[Case]] = {
     ],
     "parameter_invalid": [
         Case(headers=("x-modelyard-subject: " + "s" * 257,)),
+        Case(headers=("idempotency-key: " + "k" * 256,)),
+        Case(headers=("idempotency-key: é",)),
+        Case(headers=("idempotency-key:",)),
         Case(body=oip(rest=',"parameters":{"binary_data_output":"yes"}'), surfaces=OIP),
         Case(body='{"signature_name":"other","instances":[[1,2]]}', surfaces=(Surface.TFSERVING,)),
         Case(body='{"params":{"a":1},"instances":[[1,2]]}', surfaces=INVOCATIONS),
@@ -318,6 +335,8 @@ CASES: dict[str, list[Case]] = {
         Case(body='{"instances":[]}', surfaces=SCORING),
         Case(body="a,b", headers=("content-type: text/csv",), surfaces=INVOCATIONS),
     ],
+    "idempotency_in_use": [Case(headers=("idempotency-key: held",), around=key_in_use)],
+    "idempotency_mismatch": [Case(headers=("idempotency-key: used",), around=key_used)],
     "too_many_items": [Case(body='{"items":[%s]}' % ",".join(['{"a":1,"b":2}'] * 101), surfaces=ROWS)],
 }
 

@@ -13,6 +13,7 @@ from modelyard.codec.log import decode_for_log
 from modelyard.core.clock import SystemClock
 from modelyard.core.settings import Settings
 from modelyard.journal.drain import Drain
+from modelyard.storage.file.kept import KeptAnswers
 from modelyard.storage.file.secret import installation_secret
 from modelyard.storage.sql.open import open_stores
 
@@ -25,6 +26,7 @@ def run_drain(settings: Settings, parent_pid: int) -> None:
     rank = Rank(settings.journal.drain_urgent_age_s)
     folder = DataFolder(settings.data)
     stores = open_stores(settings, folder.path, breathe=give_way)
+    kept = KeptAnswers(folder.kept, folder.spool, 0, SystemClock(), settings.journal.durability == "host")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -38,8 +40,10 @@ def run_drain(settings: Settings, parent_pid: int) -> None:
         max_body_bytes=settings.http.max_body_bytes,
         breathe=give_way,
         judge=rank.judge,
+        note=kept.note,
     )
     drain.run(stop, FINAL_S)
+    kept.close()
     stores.close()
 
 

@@ -19,6 +19,7 @@ class DataFolder:
         self.database = self.path / "modelyard.db"
         self.artifacts = self.path / "artifacts"
         self.spool = self.path / "spool"
+        self.kept = self.path / "kept"
         self.board = self.path / "board"
         self.tallies = self.path / "tallies"
         self.unhealthy = self.path / "unhealthy"

@@ -21,8 +21,9 @@ from modelyard.auth.ports import KeySnapshot
 from modelyard.auth.table import KeyTable, Principal
 from modelyard.codec import CODECS
 from modelyard.core.call import RateState
-from modelyard.core.clock import SystemClock
-from modelyard.core.errors import LimitError
+from modelyard.core.clock import Clock, SystemClock
+from modelyard.core.errors import LimitError, UnavailableError
+from modelyard.core.events import Event
 from modelyard.core.settings import HttpSettings, Settings
 from modelyard.http.edge.proxied import Edge
 from modelyard.http.edge.tls import TlsContext, tls_files
@@ -42,14 +43,18 @@ from modelyard.journal.ids import PredictionIds, new_epoch
 from modelyard.journal.spool import SpoolWriter
 from modelyard.limits.gcra import SharedGcra
 from modelyard.models.catalog import Catalog
-from modelyard.predict import Predictor
+from modelyard.predict import Predictor, Replays
 from modelyard.routing.table import RoutingTable
 from modelyard.runtimes.threads import size_threads
+from modelyard.storage.file.kept import KeptAnswers
+from modelyard.telemetry.logs import emit
 
 ACCEPT_AFTER_S = 5.0
 """A first worker accepts after this long even if models are still loading: health must be able to say so."""
 RESERVED_DESCRIPTORS = 64
 """Beside connections: spool, database, models, pipes, and those that are being refused."""
+TEND_EVERY_S = 0.5
+"""How soon the keys that a dead worker held are settled: callers wait for that."""
 EFFECTIVE_WITHIN_S = 2.0
 """How long the answer to a change waits until every worker answers by it."""
 
@@ -87,6 +92,7 @@ async def _main(settings: Settings, handles: Handles) -> None:
         ThreadPoolExecutor(1, "sync") as syncs,
     ):
         durable = settings.journal.durability == "host"
+        replays, tending = keep_answers(folder, epoch, clock, durable, background)
         predictor = CountingPredictor(
             settings=settings,
             loop=loop,
@@ -100,6 +106,7 @@ async def _main(settings: Settings, handles: Handles) -> None:
             codecs=CODECS,
             keys=KeyTable(KeySnapshot(0, (), ())),
             table=RoutingTable(0, (), {}),
+            replays=replays,
         )
         predictor.tally = Tallies(folder.tallies).open(handles.slot)
         notes = RunNotes(board.runs(handles.slot), UnhealthyVersions(folder.unhealthy), clock)
@@ -111,10 +118,36 @@ async def _main(settings: Settings, handles: Handles) -> None:
         await worker.run()
         follow.cancel()
         refusals.cancel()
+        tending.cancel()
         flush_refusals(services)
         writer.close()
     services.close()
     board.close()
+
+
+def keep_answers(
+    folder: DataFolder, epoch: int, clock: Clock, durable: bool, executor: Executor
+) -> tuple[Replays, asyncio.Task[None]]:
+    """The worker's index, and the task that tends it until it is cancelled."""
+    index = KeptAnswers(folder.kept, folder.spool, epoch, clock, durable)
+    index.hold()
+    replays = Replays(index)
+    tended = KeptAnswers(folder.kept, folder.spool, epoch, clock, durable)
+    return replays, asyncio.get_running_loop().create_task(_tend(replays, tended, executor))
+
+
+async def _tend(replays: Replays, tended: KeptAnswers, executor: Executor) -> None:
+    failing = False
+    while True:
+        try:
+            await asyncio.get_running_loop().run_in_executor(executor, tended.tend)
+            failing = False
+        except (UnavailableError, OSError) as error:
+            if not failing:
+                failing = True
+                emit(Event.SNAPSHOT_FAILED, "warning", error=type(error).__name__, reason=str(error)[:300])
+        replays.retry()
+        await asyncio.sleep(TEND_EVERY_S)
 
 
 def _snapshots(

@@ -13,7 +13,7 @@ from modelyard.core.types import Surface
 class RequestHead(msgspec.Struct, frozen=True, eq=False):
     """All of a request but its body. Header values are the bytes that came, None where there was none.
 
-    `subject` is what `x-modelyard-subject` says; `idempotency` names the client and its Idempotency-Key ("": none).
+    `subject` is what `x-modelyard-subject` says; `idempotency` is its Idempotency-Key ("": none).
     Equal and hashed by identity. `lasting` says that the transport hands in this same object for every request whose
     head has the same bytes, so what was worked out for it once may be remembered.
     """
@@ -54,6 +54,7 @@ class Answer(msgspec.Struct, frozen=True):
     retry_after_s: float | None = None
     content_encoding: bytes | None = None
     allow: str | None = None
+    replayed: bool = False
 
 
 class Call(Protocol):

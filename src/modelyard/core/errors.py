@@ -27,7 +27,7 @@ ModelyardError
 ├── ModelError            the model failed        model_failed
 ├── ConflictError         it is otherwise already version_exists data_folder_in_use client_exists
 │                                                 edit_conflict etag_stale key_not_active
-│                                                 model_in_traffic
+│                                                 model_in_traffic idempotency_in_use idempotency_mismatch
 ├── PublishError          this model is refused   model_empty model_unreadable opset_unsupported
 │                                                 external_data_outside format_unknown format_not_allowed
 │                                                 runtime_missing types_untrusted manifest_invalid
@@ -156,7 +156,8 @@ class ConflictError(ModelyardError):
     """The present state contradicts what was asked for."""
 
     codes = _codes(
-        "version_exists data_folder_in_use client_exists edit_conflict etag_stale key_not_active model_in_traffic"
+        "version_exists data_folder_in_use client_exists edit_conflict etag_stale key_not_active model_in_traffic "
+        "idempotency_in_use idempotency_mismatch"
     )
 
 

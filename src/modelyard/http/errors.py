@@ -55,6 +55,7 @@ CODE_STATUS: Mapping[str, int] = {
     "receive_timeout": 408,
     "request_timeout": 503,
     "etag_stale": 412,
+    "idempotency_mismatch": 422,
 }
 """Codes whose status differs from their family's (DeadlineError has none of its own)."""
 

@@ -17,6 +17,8 @@ from modelyard.core.errors import InvalidRequestError
 from modelyard.core.types import NAME, Surface
 
 SUBJECT = b"x-modelyard-subject"
+IDEMPOTENCY_KEY = b"idempotency-key"
+_IDEMPOTENCY = re.compile(rb"[ -~]{1,255}")
 Headers = Iterable[tuple[bytes, bytes]]
 
 _PREDICT = (
@@ -144,10 +146,10 @@ def presented_key(headers: Headers) -> bytes | None:
 def read_head(target: Target, key: bytes | None, fields: Mapping[bytes, bytes]) -> RequestHead:
     """What the spine needs of a request's head; of a field that came twice, the last one counts.
 
-    InvalidRequestError("parameter_invalid") for a subject that cannot be one.
+    InvalidRequestError("parameter_invalid") for a subject or an Idempotency-Key that cannot be one.
     """
     get = fields.get
-    subject = get(SUBJECT)
+    subject, idempotency = get(SUBJECT), get(IDEMPOTENCY_KEY)
     return RequestHead(
         target.surface,
         target.model,
@@ -159,6 +161,21 @@ def read_head(target: Target, key: bytes | None, fields: Mapping[bytes, bytes]) 
         get(b"accept-encoding"),
         get(b"x-request-id"),
         None if subject is None else read_subject(subject.decode("utf-8", "surrogateescape"), "x-modelyard-subject"),
+        "" if idempotency is None else read_idempotency(idempotency),
+    )
+
+
+def read_idempotency(key: bytes) -> str:
+    """An Idempotency-Key; InvalidRequestError("parameter_invalid")."""
+    if _IDEMPOTENCY.fullmatch(key):
+        return key.decode("ascii")
+    raise InvalidRequestError(
+        "parameter_invalid",
+        "The Idempotency-Key cannot be one.",
+        field="idempotency-key",
+        expected="1 to 255 printable ASCII characters",
+        got=key[:80].decode("latin-1"),
+        example="5f0c8a1e-order-17",
     )
 
 
@@ -208,6 +225,8 @@ def answer_fields(answer: Answer) -> list[tuple[bytes, bytes]]:
         fields.append((b"content-encoding", answer.content_encoding))
     if answer.allow is not None:
         fields.append((b"allow", answer.allow.encode("ascii")))
+    if answer.replayed:
+        fields.append((b"idempotent-replayed", b"true"))
     if answer.status == 401:
         fields.append((b"www-authenticate", b"Bearer"))
     return fields
@@ -247,9 +266,14 @@ def answer_bytes(answer: Answer, date: bytes, close: bool) -> bytes:
         standing, prediction_id = _standing_fields(answer.version, answer.rate), answer.prediction_id
         body = answer.body
         return (
-            f"HTTP/1.1 200 OK\r\n{standing}content-length: {len(body)}\r\nx-request-id: {answer.request_id}\r\n"
-            f"x-prediction-id: {prediction_id}\r\n"
-        ).encode("ascii") + date + b"\r\n" + body
+            (
+                f"HTTP/1.1 200 OK\r\n{standing}content-length: {len(body)}\r\nx-request-id: {answer.request_id}\r\n"
+                f"x-prediction-id: {prediction_id}\r\n"
+            ).encode("ascii")
+            + date
+            + b"\r\n"
+            + body
+        )
     parts = [STATUS_LINES[answer.status], date]
     for name, value in answer_fields(answer):
         parts += (name, b": ", value, b"\r\n")

@@ -34,7 +34,7 @@ from modelyard.journal.interpret import (
     fallbacks,
 )
 from modelyard.journal.ports import RecordSink, SpoolPosition
-from modelyard.journal.record import PredictionRecord
+from modelyard.journal.record import PredictionRecord, RecordHeader
 from modelyard.journal.spool import STORE_AWAY, spool_bytes, spool_files
 from modelyard.telemetry.logs import Emit, emit
 
@@ -93,7 +93,8 @@ class Drain:
     """Moves one folder's spool into one sink. Not for several threads. `decode` None is codec.log's decoder.
 
     `breathe` is called after each record, for a drain that shares its core; `judge` after each batch, with the share of
-    the spool that is full and the age in seconds of the batch's first record."""
+    the spool that is full and the age in seconds of the batch's first record; `note` before a record with an
+    Idempotency-Key is stored (what it cannot do holds the batch up, PATIENCE times)."""
 
     def __init__(
         self,
@@ -107,6 +108,7 @@ class Drain:
         max_body_bytes: int = 64 * MIB,
         breathe: Callable[[], object] = bool,
         judge: Callable[[float, float], None] | None = None,
+        note: Callable[[RecordHeader, Frame], None] | None = None,
         emit: Emit = emit,
     ) -> None:
         self._folder = folder
@@ -116,6 +118,7 @@ class Drain:
         self._emit = emit
         self._breathe = breathe
         self._judge = judge
+        self._note = note
         self._decoder = RecordDecoder(self._signature, decode or decode_for_log, decompress, clock, max_body_bytes)
         self._lock: BinaryIO | None = None
         self._signatures: dict[str, Signature] = {}
@@ -209,6 +212,9 @@ class Drain:
     def _gather(self, batch: _Batch, frame: Frame, tally: _Tally) -> None:
         self._breathe()
         record = self._decoder.record(frame)
+        note = self._note
+        if note is not None and record.header.idempotency and self._failures < PATIENCE:
+            self._ask(lambda: note(record.header, frame))
         at_ns = record.header.at_ns
         if tally.oldest_ns == 0 or at_ns < tally.oldest_ns:
             tally.oldest_ns = at_ns

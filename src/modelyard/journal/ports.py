@@ -155,3 +155,29 @@ class OutcomeStore(Protocol):
 
     def history(self, prediction_id: str) -> list[dict[str, Any]]:
         """All revisions, oldest first: item, value, at, revision, recorded_at, client, key_id."""
+
+
+KEEP_ANSWERS_S = 24 * 3600.0
+"""How long an Idempotency-Key names its first answer."""
+
+
+class KeptAnswer(msgspec.Struct, frozen=True):
+    """An answer as it was logged: uncompressed, `header_length` None where it is plain JSON."""
+
+    prediction_id: str
+    status: int
+    version: str
+    header_length: int | None
+    body: bytes
+
+
+class AnswerIndex(Protocol):
+    """Answers under (client, Idempotency-Key), one index for all workers of a host."""
+
+    def begin(self, client: str, key: str, digest: bytes, prediction_id: str) -> KeptAnswer | None:
+        """Takes the key for this prediction (None), or gives the answer to the same request. `digest` stands for the
+        request. ConflictError("idempotency_in_use" | "idempotency_mismatch"), UnavailableError("store_unavailable")."""
+
+    def finish(self, client: str, key: str, answer: KeptAnswer) -> None:
+        """Keeps the answer of a prediction that took the key; a status of 500 or more lets the key go.
+        UnavailableError("store_unavailable")."""

@@ -13,7 +13,7 @@ class RecordHeader(msgspec.Struct, frozen=True, array_like=True):
     `at_ns` is UNIX nanoseconds when the request was complete; durations are microseconds. `content_encoding` is the
     request's ("" for none), the answer is always stored uncompressed. `request_header_length` is the text of
     Inference-Header-Content-Length, `answer_header_length` -1 when the answer is plain JSON. `code` is the error's
-    code or "". `idempotency` names the client and its Idempotency-Key, "" without one. `arm` is the version's position
+    code or "". `idempotency` is the client's Idempotency-Key, "" without one. `arm` is the version's position
     in the endpoint's weights, -1 if the caller named the version.
 
     What differs from request to request comes first; the rest (STANDING_FIELDS of them, from `surface` on) is the same

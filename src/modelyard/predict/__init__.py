@@ -6,6 +6,7 @@ of the loop along it together.
 """
 
 from modelyard.predict.prediction import OFF_LOOP_BYTES, REQUEST_ID, Prediction
+from modelyard.predict.replay import Replays
 from modelyard.predict.spine import Commit, Predictor
 
-__all__ = ["OFF_LOOP_BYTES", "REQUEST_ID", "Commit", "Prediction", "Predictor"]
+__all__ = ["OFF_LOOP_BYTES", "REQUEST_ID", "Commit", "Prediction", "Predictor", "Replays"]

@@ -33,6 +33,7 @@ from modelyard.predict.prediction import (
     request_id_of,
     timed_out,
 )
+from modelyard.predict.replay import Replays
 from modelyard.predict.road import Road, Roads, standing
 from modelyard.routing.table import Route, RoutingTable
 
@@ -74,6 +75,7 @@ class Predictor:
         keys: KeyTable,
         table: RoutingTable,
         note: Callable[[Sequence[Prediction]], None] | None = None,
+        replays: Replays | None = None,
     ) -> None:
         self.settings = settings
         self.fresh_s = time.monotonic()
@@ -88,6 +90,7 @@ class Predictor:
         self._commit = commit
         self._next_id = next_id
         self._note = note
+        self._replays = replays
         self._render_error = render_error
         self._permits = Permits(settings.limits.max_concurrency)
         self._batcher = Batcher(loop, executor, settings.batching, self.settle, answer_together)
@@ -226,12 +229,15 @@ class Predictor:
         assert rate is not None  # it goes with what is granted
         prediction_id = self._next_id()
         route = road.route
-        if route is None or self._refuse_stale:
+        if route is None or self._refuse_stale or call.head.idempotency:
             try:
                 if road.refusal is not None:
                     raise road.refusal
                 self._check_fresh()
                 route = route or self._split_route(call, prediction_id)
+                if call.head.idempotency and self._replays is not None:
+                    if self._replays.begin(call, road.principal.client, prediction_id, rate):
+                        return None
             except ModelyardError as error:
                 self._refuse(call, error, rate)
                 return None
@@ -377,6 +383,8 @@ class Predictor:
         )
 
     def _deliver(self, turn: Sequence[Prediction]) -> None:
+        if self._replays is not None and self._replays.running:
+            self._replays.finish(turn)
         for prediction in turn:
             self.in_flight.discard(prediction)
             try:

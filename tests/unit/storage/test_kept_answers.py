@@ -1,0 +1,110 @@
+"""The index of answers under Idempotency-Keys: one prediction for each key, whatever dies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from modelyard.core.errors import ConflictError
+from modelyard.core.settings import JournalSettings
+from modelyard.journal.frame import encode_frame
+from modelyard.journal.ports import KeptAnswer
+from modelyard.journal.spool import SpoolWriter
+from modelyard.storage.file.kept import KeptAnswers
+from modelyard.testing import FakeClock, prediction_record
+
+EPOCH = 0xABC
+ID = f"{EPOCH:016x}{0:010x}"
+ANSWER = KeptAnswer(ID, 200, "1", None, b'{"a": 1}')
+
+
+class Host:
+    """Two workers' indexes over one folder, and the first one's spool."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = FakeClock()
+        self.spool = folder / "spool"
+        self.one = KeptAnswers(folder / "kept", self.spool, EPOCH, self.clock)
+        self.two = KeptAnswers(folder / "kept", self.spool, 0xDEF, self.clock)
+        self.one.hold()
+        self.two.hold()
+
+    def write(self, status: int) -> None:
+        writer = SpoolWriter(self.spool, EPOCH, JournalSettings(), self.clock)
+        header = prediction_record(
+            id=ID, client="c", idempotency="k", status=status, version="1", answer_header_length=-1
+        ).header
+        writer.append(encode_frame(header, b"", ANSWER.body))
+        writer.close()
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    made = Host(tmp_path)
+    yield made
+    made.one.close()
+    made.two.close()
+
+
+def code_of(host: Host, digest: bytes = b"d") -> str:
+    with pytest.raises(ConflictError) as refused:
+        host.two.begin("c", "k", digest, "another")
+    return refused.value.code
+
+
+def test_one_prediction_for_a_key(host: Host) -> None:
+    """Taken once over all workers; then the answer, byte for byte; other clients and keys are their own."""
+    assert host.one.begin("c", "k", b"d", ID) is None
+    assert code_of(host) == code_of(host, b"other") == "idempotency_in_use"
+    assert host.two.begin("c", "k2", b"d", "x") is None
+    assert host.two.begin("c2", "k", b"d", "y") is None
+    host.one.finish("c", "k", ANSWER)
+    assert host.two.begin("c", "k", b"d", "another") == ANSWER
+    assert code_of(host, b"other") == "idempotency_mismatch"
+
+
+def test_a_failure_lets_the_key_go(host: Host) -> None:
+    """500 and more release the key; 4xx is kept."""
+    host.one.begin("c", "k", b"d", ID)
+    host.one.finish("c", "k", KeptAnswer(ID, 503, "1", None, b""))
+    assert host.two.begin("c", "k", b"d", "next") is None
+    bad = KeptAnswer("next", 400, "1", None, b"no")
+    host.two.finish("c", "k", bad)
+    assert host.one.begin("c", "k", b"d", "third") == bad
+
+
+def test_a_key_lasts_a_day(host: Host) -> None:
+    """Just before the day is over it answers, after it the key is new; expired rows are deleted."""
+    host.one.begin("c", "k", b"d", ID)
+    host.one.finish("c", "k", ANSWER)
+    host.clock.advance(24 * 3600 - 1)
+    assert host.two.begin("c", "k", b"d", "x") == ANSWER
+    host.clock.advance(2)
+    host.two.tend()
+    assert host.two._database.execute("SELECT count(*) FROM kept").fetchone() == (0,)
+    assert host.one.begin("c", "k", b"other", "y") is None
+
+
+@pytest.mark.parametrize("status", [200, 499])
+def test_a_dead_workers_answer_is_found_in_the_spool(host: Host, status: int) -> None:
+    """It died after the record was written: while it lives nothing is touched, then the logged answer is kept."""
+    host.one.begin("c", "k", b"d", ID)
+    host.write(status)
+    host.two.tend()
+    assert code_of(host) == "idempotency_in_use"
+    host.one.close()
+    host.two.tend()
+    assert host.two.begin("c", "k", b"d", "x") == ANSWER
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_dead_workers_key_without_an_answer_is_free(host: Host, written: bool) -> None:
+    """It died before the record, or the record says 503: a retry runs."""
+    host.one.begin("c", "k", b"d", ID)
+    if written:
+        host.write(503)
+    host.one.close()
+    host.two.tend()
+    assert host.two.begin("c", "k", b"d", "x") is None
