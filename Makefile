@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check bench bench-peers test-long clean
+.PHONY: help demo test check bench bench-peers test-long fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## Lists the commands
@@ -48,6 +48,13 @@ test: $(VENV)/.test system check ## Everything that a commit of the service must
 test-long: $(VENV)/.test system ## The long, seeded forms (about an hour); their figures go into docs/promises.md
 	@MODELYARD_KEEP_FIGURES=1 $(BIN)/pytest -m long -s --durations=15
 	@$(BIN)/python docs/promises.py
+
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/.test ## Coverage-guided fuzzing of every parser, FUZZ_SECONDS each; what it finds stays in tests/fuzz/corpus
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	@failed=""; for t in oip rows scoring manifest archive spool keys settings log_query; do \
+	  $(BIN)/python -m tests.fuzz $$t --seconds $(FUZZ_SECONDS) 2>/dev/null || failed="$$failed $$t"; done; \
+	if [ -n "$$failed" ]; then echo "Found something:$$failed"; exit 1; fi
 
 bench-peers: ## Installs MLServer and BentoML, each in its own environment, for `make bench`
 	@test -d .venv-mlserver || $(PYTHON) -m venv .venv-mlserver

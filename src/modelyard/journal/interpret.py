@@ -72,7 +72,7 @@ class RecordDecoder:
         """The frame's row. Raises only what `signature` raises."""
         try:
             header = frame.record_header()
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             digest = _digest(frame)
             return self._raw(self._made_up(digest), frame, digest, HEADER_UNKNOWN, header_bytes=frame.header)
         digest = hashlib.sha256(frame.header).hexdigest() if read_policy(header.redaction) else _digest(frame)

@@ -141,7 +141,7 @@ def checked_manifest(digest: str, folder: Path) -> Manifest:
     """The manifest in a folder that is to be put under `digest`; PublishError("manifest_invalid")."""
     try:
         manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _wrong(MANIFEST, "a readable manifest", type(error).__name__) from error
     if manifest.digest() != digest:
         raise _wrong(MANIFEST, digest, manifest.digest())
