@@ -235,9 +235,9 @@ class Predictor:
                     raise road.refusal
                 self._check_fresh()
                 route = route or self._split_route(call, prediction_id)
-                if call.head.idempotency and self._replays is not None:
-                    if self._replays.begin(call, road.principal.client, prediction_id, rate):
-                        return None
+                replays = self._replays if call.head.idempotency else None
+                if replays is not None and replays.begin(call, road.principal.client, prediction_id, rate):
+                    return None
             except ModelyardError as error:
                 self._refuse(call, error, rate)
                 return None
