@@ -149,7 +149,7 @@ def _search(
                     )
                 try:
                     header = frame.record_header()
-                except msgspec.DecodeError:
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                     continue
                 if header.id in wanted:
                     found[header.id] = Target(header.client, header.endpoint, items_of(header.rows, header.status))
