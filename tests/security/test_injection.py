@@ -205,6 +205,8 @@ def test_whatever_a_field_holds_is_one_line(event: Event) -> None:
 
 BUILDS = {"text", "exec_driver_sql", "literal_column"}
 """Calls that take SQL as text."""
+RUNS = {"execute", "executemany", "executescript"}
+"""Calls that run a statement, or a text."""
 
 
 def test_no_statement_is_built_from_text() -> None:
@@ -215,12 +217,33 @@ def test_no_statement_is_built_from_text() -> None:
         tree = ast.parse(path.read_text())
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args):
             name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-            if name in BUILDS and "storage" in path.parts:
-                seen += 1
-                if not _constant(call.args[0], tree):
-                    broken.append(f"{path.relative_to(SOURCE)}:{call.lineno} {ast.unparse(call.args[0])[:80]}")
+            if "storage" not in path.parts or name not in BUILDS | RUNS:
+                continue
+            seen += 1
+            if (name in BUILDS and not _constant(call.args[0], tree)) or (name in RUNS and _made(call.args[0], tree)):
+                broken.append(f"{path.relative_to(SOURCE)}:{call.lineno} {ast.unparse(call.args[0])[:80]}")
     assert not broken, broken
     assert seen >= 3
+
+
+def _made(node: ast.expr, tree: ast.Module) -> bool:
+    """Whether a statement that is run is a text that was put together from more than the program's own constants."""
+    if isinstance(node, ast.Name):
+        return any(_made(value, tree) for value in _given(node.id, tree) if not isinstance(value, ast.Name))
+    formatted = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "format"
+    return formatted or (isinstance(node, ast.JoinedStr | ast.BinOp) and not _fixed(node, tree))
+
+
+def _fixed(node: ast.expr, tree: ast.Module) -> bool:
+    """A constant, by its name or in its place, or put together from constants alone."""
+    if isinstance(node, ast.JoinedStr):
+        return all(_fixed(part.value, tree) for part in node.values if isinstance(part, ast.FormattedValue))
+    if isinstance(node, ast.BinOp):
+        return _fixed(node.left, tree) and _fixed(node.right, tree)
+    if isinstance(node, ast.Name) and not node.id.isupper():
+        given = list(_given(node.id, tree))
+        return bool(given) and all(_fixed(value, tree) for value in given)
+    return isinstance(node, ast.Name) or _constant(node, tree)
 
 
 def _constant(node: ast.expr, tree: ast.Module) -> bool:
@@ -241,10 +264,22 @@ def _given(name: str, tree: ast.Module) -> Iterator[ast.expr]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
             yield node.value
+        if isinstance(node, ast.For) and isinstance(node.target, ast.Name) and node.target.id == name:
+            yield from node.iter.elts if isinstance(node.iter, ast.Tuple | ast.List) else (node.iter,)
         if isinstance(node, ast.FunctionDef) and name in (names := [one.arg for one in node.args.args]):
             for call in (one for one in ast.walk(tree) if isinstance(one, ast.Call)):
                 if getattr(call.func, "id", "") == node.name:
                     yield call.args[names.index(name)]
+
+
+@pytest.mark.parametrize("source", [
+    'execute(f"SELECT {x}")', 'execute("SELECT " + x)', 'execute("{}".format(x))', 'q = f"{x}"\nexecute(q)',
+])  # fmt: skip
+def test_a_run_text_is_found(source: str) -> None:
+    """The same for what is run as it is."""
+    tree = ast.parse(source)
+    (call,) = (n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "execute")
+    assert _made(call.args[0], tree)
 
 
 @pytest.mark.parametrize("source", [

@@ -6,6 +6,7 @@ import http.client
 import json
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -57,15 +58,14 @@ def test_hostile_names_are_refused(fortress: RunningServer, master: str, route: 
     """Every name that nothing can have, and every broken encoding, at each place of the path: 400 or 404 in our form,
     never a 2xx, never a 5xx; afterwards everything is as before."""
     before = state(fortress)
-    connection = http.client.HTTPConnection("127.0.0.1", fortress.port, timeout=20)
     sent = 0
-    for segment in segments():
-        for target in targets(route, segment):
-            status, body = send(connection, route, target, master)
-            assert status in REFUSALS, (route, target, status, body[:300])
-            assert set(json.loads(body)) == FORM
-            sent += 1
-    connection.close()
+    with closing(http.client.HTTPConnection("127.0.0.1", fortress.port, timeout=20)) as connection:
+        for segment in segments():
+            for target in targets(route, segment):
+                status, body = send(connection, route, target, master)
+                assert status in REFUSALS, (route, target, status, body[:300])
+                assert set(json.loads(body)) == FORM
+                sent += 1
     assert state(fortress) == before
     assert sent >= len(NAMES)
     print(f"{named(route)}: {sent} hostile targets refused")

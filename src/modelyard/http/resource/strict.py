@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from modelyard.codec.json_strict import parse
 from modelyard.core.errors import InvalidRequestError, ModelyardError, TooLargeError
-from modelyard.core.types import CodecBounds
+from modelyard.core.types import NAME, CodecBounds
 
 MAX_JSON_BODY_BYTES = 1024 * 1024
 """Largest body of a management request; versions are streamed and have a bound of their own."""
@@ -23,7 +23,7 @@ MAX_NAMES = 1_000
 first of them is told (tests/security/test_amplification.py)."""
 
 _BOUNDS = CodecBounds()
-_IN_PATH = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_ID = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._:-]{0,126}[A-Za-z0-9])?")
 
 
 class StrictRequest(Request):
@@ -125,11 +125,11 @@ def check_query(request: Request, declared: Mapping[str, bool]) -> None:
 def check_path(request: Request) -> None:
     """InvalidRequestError("name_invalid") for an id or name in the path that nothing can have."""
     for field, text in request.path_params.items():
-        if _IN_PATH.fullmatch(str(text)) is None or ".." in str(text):
+        if (_ID if field == "id" else NAME).fullmatch(str(text)) is None or ".." in str(text):
             raise InvalidRequestError(
                 "name_invalid",
                 f"`{str(text)[:80]}` cannot be the {field} of anything.",
                 field=field,
-                expected="1 to 128 letters, digits, `.`, `_`, `-`, `:`",
+                expected="1 to 128 letters, digits, `.`, `_`, `-`, a letter or digit at both ends",
                 got=str(text)[:200],
             )
