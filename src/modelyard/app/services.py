@@ -31,9 +31,15 @@ def open_services(settings: Settings) -> Services:
     def drain() -> int:
         from modelyard.codec.log import decode_for_log  # brings the codecs, which few commands need
         from modelyard.journal.drain import drain_once
+        from modelyard.storage.file.kept import KeptAnswers
 
         decode = partial(decode_for_log, key=installation_secret(folder.path))
-        return drain_once(folder.spool, stores.sink, settings.journal, clock, decode=decode).records
+        durable = settings.journal.durability == "host"
+        kept = KeptAnswers(folder.kept, folder.spool, 0, clock, durable)
+        try:
+            return drain_once(folder.spool, stores.sink, settings.journal, clock, decode=decode, note=kept.note).records
+        finally:
+            kept.close()
 
     return Services(
         settings=settings,

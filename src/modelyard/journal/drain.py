@@ -347,11 +347,12 @@ def drain_once(
     clock: Clock,
     *,
     decode: DecodeForLog | None = None,
+    note: Callable[[RecordHeader, Frame], None] | None = None,
     timeout_s: float = 60.0,
 ) -> DrainReport:
     """Moves everything that waits in a folder, for commands that run without a server; the last pass's report.
     ConflictError if a server's drain is at work."""
-    drain = Drain(folder, sink, decode, settings, clock)
+    drain = Drain(folder, sink, decode, settings, clock, note=note)
     try:
         return drain._finish_within(timeout_s)
     finally:

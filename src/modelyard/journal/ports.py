@@ -179,5 +179,6 @@ class AnswerIndex(Protocol):
         request. ConflictError("idempotency_in_use" | "idempotency_mismatch"), UnavailableError("store_unavailable")."""
 
     def finish(self, client: str, key: str, answer: KeptAnswer) -> None:
-        """Keeps the answer of a prediction that took the key; a status of 500 or more lets the key go.
+        """Keeps the answer of a prediction that took the key; a status of 500 or more, or 0 (the
+        caller left before anything ran), lets the key go.
         UnavailableError("store_unavailable")."""

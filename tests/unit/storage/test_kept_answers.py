@@ -31,12 +31,12 @@ class Host:
         self.one.hold()
         self.two.hold()
 
-    def write(self, status: int) -> None:
+    def write(self, status: int, answer: bytes = ANSWER.body) -> None:
         writer = SpoolWriter(self.spool, EPOCH, JournalSettings(), self.clock)
         header = prediction_record(
             id=ID, client="c", idempotency="k", status=status, version="1", answer_header_length=-1
         ).header
-        writer.append(encode_frame(header, b"", ANSWER.body))
+        writer.append(encode_frame(header, b"", answer))
         writer.close()
 
 
@@ -97,6 +97,23 @@ def test_a_dead_workers_answer_is_found_in_the_spool(host: Host, status: int) ->
     host.one.close()
     host.two.tend()
     assert host.two.begin("c", "k", b"d", "x") == ANSWER
+
+
+@pytest.mark.parametrize("status", [0, 500, 503])
+def test_what_never_ran_lets_the_key_go(host: Host, status: int) -> None:
+    """Status 0 is a caller that left before the run: its retry must run, not wait for ever."""
+    host.one.begin("c", "k", b"d", ID)
+    host.one.finish("c", "k", KeptAnswer(ID, status, "1", None, b""))
+    assert host.two.begin("c", "k", b"d", "x") is None
+
+
+def test_a_dead_workers_caller_that_left_before_the_run(host: Host) -> None:
+    """Its record says 499 and has no answer: the key is free."""
+    host.one.begin("c", "k", b"d", ID)
+    host.write(499, b"")
+    host.one.close()
+    host.two.tend()
+    assert host.two.begin("c", "k", b"d", "x") is None
 
 
 @pytest.mark.parametrize("written", [False, True])

@@ -122,7 +122,7 @@ class KeptAnswers:
             self._finish(client, key, answer)
 
     def _finish(self, client: str, key: str, answer: KeptAnswer) -> None:
-        if answer.status >= 500:
+        if not 200 <= answer.status < 500:
             self._database.execute(_RELEASE, (client, key, answer.prediction_id))
             return
         said = (answer.status, answer.version, answer.header_length, answer.body)
@@ -178,8 +178,10 @@ class KeptAnswers:
 
 
 def _answer_of(header: RecordHeader, frame: Frame) -> KeptAnswer:
-    # A caller that left before its answer got one all the same; the record alone says 499.
-    status = 200 if header.status == CLIENT_GONE else header.status
+    # The record of a caller that left says 499. If the model ran all the same, the answer is there; else nothing is.
+    status = header.status
+    if status == CLIENT_GONE:
+        status = 200 if frame.answer else 0
     length = None if header.answer_header_length < 0 else header.answer_header_length
     return KeptAnswer(header.id, status, header.version, length, frame.answer)
 
