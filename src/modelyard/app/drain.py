@@ -8,10 +8,10 @@ import threading
 from functools import partial
 
 from modelyard.app.folder import DataFolder
-from modelyard.app.rank import Rank, give_way
 from modelyard.codec.log import decode_for_log
 from modelyard.core.clock import SystemClock
 from modelyard.core.settings import Settings
+from modelyard.http.processes.rank import Rank, give_way
 from modelyard.journal.drain import Drain
 from modelyard.storage.file.kept import KeptAnswers
 from modelyard.storage.file.secret import installation_secret

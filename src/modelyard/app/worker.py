@@ -17,6 +17,7 @@ import uvloop
 from modelyard.app.auditing import flush_refusals, follow_refusals
 from modelyard.app.folder import DataFolder
 from modelyard.app.services import open_services
+from modelyard.app.usage import UsageKeeping
 from modelyard.auth.ports import KeySnapshot
 from modelyard.auth.table import KeyTable, Principal
 from modelyard.codec import CODECS
@@ -29,7 +30,6 @@ from modelyard.http.edge.proxied import Edge
 from modelyard.http.edge.tls import TlsContext, tls_files
 from modelyard.http.errors import render_error
 from modelyard.http.processes.board import Board
-from modelyard.http.processes.counting import CountingPredictor
 from modelyard.http.processes.health import RunNotes, UnhealthyVersions
 from modelyard.http.processes.tally import Tallies
 from modelyard.http.processes.worker import Worker
@@ -41,7 +41,11 @@ from modelyard.http.wire import presented_key
 from modelyard.journal.commit import GroupCommit, commit_at_once
 from modelyard.journal.ids import PredictionIds, new_epoch
 from modelyard.journal.spool import SpoolWriter
+from modelyard.limits.clients import ClientLimits
+from modelyard.limits.concurrency import ClientPermits
+from modelyard.limits.failures import FailedAttempts
 from modelyard.limits.gcra import SharedGcra
+from modelyard.limits.quota import Quotas, SharedQuota
 from modelyard.models.catalog import Catalog
 from modelyard.predict import Predictor, Replays
 from modelyard.routing.table import RoutingTable
@@ -93,7 +97,11 @@ async def _main(settings: Settings, handles: Handles) -> None:
     ):
         durable = settings.journal.durability == "host"
         replays, tending = keep_answers(folder, epoch, clock, durable, background)
-        predictor = CountingPredictor(
+        tally = Tallies(folder.tallies).open(handles.slot)
+        quota = SharedQuota(handles.quota_fd)
+        clients = ClientLimits(Quotas(quota, clock), ClientPermits(settings.workers))
+        usage = UsageKeeping(services.usage, quota, clock)
+        predictor = Predictor(
             settings=settings,
             loop=loop,
             executor=runs,
@@ -107,18 +115,24 @@ async def _main(settings: Settings, handles: Handles) -> None:
             keys=KeyTable(KeySnapshot(0, (), ())),
             table=RoutingTable(0, (), {}),
             replays=replays,
+            note=tally.note,
+            clients=clients,
+            attempts=FailedAttempts(clock),
+            refused=services.refused.note,
         )
-        predictor.tally = Tallies(folder.tallies).open(handles.slot)
         notes = RunNotes(board.runs(handles.slot), UnhealthyVersions(folder.unhealthy), clock)
         snapshots = _snapshots(settings, services, background, board, handles.slot, clock, notes)
         await _first_snapshot(loop, background, snapshots, predictor, handles.successor)
         follow = loop.create_task(snapshots.follow(predictor))
         refusals = loop.create_task(follow_refusals(services, background))
+        keeping = loop.create_task(usage.follow(predictor, background))
         worker = _worker(settings, handles, board, services, predictor, snapshots, notes, next_id, writer)
         await worker.run()
         follow.cancel()
         refusals.cancel()
         tending.cancel()
+        keeping.cancel()
+        usage.finish(predictor)
         flush_refusals(services)
         writer.close()
     services.close()
@@ -236,7 +250,9 @@ def _gate(predictor: Predictor) -> Any:
     """The gate of the management routes: key, then the client's rate, which the door shows on refusals too."""
 
     async def gate(request: Any) -> Principal:
-        principal = request.state.principal = predictor.authenticate(presented_key(request.headers.raw))
+        principal = request.state.principal = predictor.authenticate(
+            presented_key(request.headers.raw), request.client.host if request.client else ""
+        )
         try:
             request.scope["state"]["rate"] = predictor.take(principal)
         except LimitError as error:
@@ -252,7 +268,23 @@ def _management(services: Services, gate: Any, reason: Callable[[], str], predic
     from modelyard.http.management import management_app
 
     counts = Tallies(DataFolder(services.settings.data).tallies).read
-    return management_app(services, gate, reason, lambda: predictor.table, counts)
+    application = management_app(services, gate, reason, lambda: predictor.table, counts)
+    application.state.standing = lambda principal: what_is_left(predictor.clients, principal)
+    return application
+
+
+def what_is_left(clients: ClientLimits | None, principal: Principal) -> Any:
+    """A client's own bounds as they are now, for `GET /v1/me`."""
+    from modelyard.http.routes.me import Rest
+
+    if clients is None:
+        return Rest()
+    quota = reset_s = concurrency = None
+    if principal.quota_per_day is not None:
+        quota, reset_s = clients.quotas.left(principal.slot, principal.quota_per_day)
+    if principal.concurrency is not None:
+        concurrency = clients.permits.left(principal.slot, principal.concurrency)
+    return Rest(quota, reset_s, concurrency)
 
 
 def _later(build: Callable[[], AsgiApp]) -> AsgiApp:

@@ -13,7 +13,8 @@ from modelyard.core.types import Surface
 class RequestHead(msgspec.Struct, frozen=True, eq=False):
     """All of a request but its body. Header values are the bytes that came, None where there was none.
 
-    `subject` is what `x-modelyard-subject` says; `idempotency` is its Idempotency-Key ("": none).
+    `forwarded` is what proxies say of the address, `subject` what `x-modelyard-subject` says; `idempotency` is the
+    Idempotency-Key ("": none).
     Equal and hashed by identity. `lasting` says that the transport hands in this same object for every request whose
     head has the same bytes, so what was worked out for it once may be remembered.
     """
@@ -29,6 +30,7 @@ class RequestHead(msgspec.Struct, frozen=True, eq=False):
     caller_request_id: bytes | None = None
     subject: str | None = None
     idempotency: str = ""
+    forwarded: bytes | None = None
     lasting: bool = False
 
 
@@ -62,6 +64,10 @@ class Call(Protocol):
 
     head: RequestHead
     body: bytes
+
+    @property
+    def address(self) -> str:
+        """Where it came from, as far as the proxies before the server are trusted; "" if nobody knows."""
 
     @property
     def gone(self) -> bool:

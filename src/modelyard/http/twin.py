@@ -37,8 +37,9 @@ log = structlog.get_logger()
 class TwinCall:
     """One predict request over ASGI; implements core.call.Call."""
 
-    def __init__(self, head: RequestHead, body: bytes) -> None:
+    def __init__(self, head: RequestHead, address: str, body: bytes) -> None:
         self.head = head
+        self.address = address
         self.body = body
         self.gone = False
         self.answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -139,10 +140,10 @@ class Door:
         if length is not None and int(length) > self._settings.max_body_bytes:
             raise body_too_large(self._settings.max_body_bytes, int(length))
         if length is None or int(length) > 0:
-            self._predictor.authenticate(key)
+            self._predictor.authenticate(key, _address(scope))
         body = _Body(self._shared)
         try:
-            call = TwinCall(head, await self._read(body, receive))
+            call = TwinCall(head, _address(scope), await self._read(body, receive))
             self._predictor.predict(call)
             return call.answered.result() if call.answered.done() else await self._wait(call, receive)
         finally:
@@ -176,6 +177,12 @@ class Door:
         status, body = self._shared.render_error(error, request_id)
         allow = ", ".join(error.detail.get("expected", ())) if isinstance(error, MethodError) else None
         return Answer(status, body, request_id, retry_after_s=error.retry_after_s, allow=allow)
+
+
+def _address(scope: Scope) -> str:
+    """Where a request came from; edge.proxied has looked behind trusted proxies."""
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 async def send_answer(send: Send, answer: Answer) -> None:

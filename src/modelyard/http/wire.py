@@ -162,6 +162,7 @@ def read_head(target: Target, key: bytes | None, fields: Mapping[bytes, bytes]) 
         get(b"x-request-id"),
         None if subject is None else read_subject(subject.decode("utf-8", "surrogateescape"), "x-modelyard-subject"),
         "" if idempotency is None else read_idempotency(idempotency),
+        get(b"x-forwarded-for"),
     )
 
 

@@ -5,8 +5,9 @@ request may take it and where it leads, `prediction` is one request on its way, 
 of the loop along it together.
 """
 
+from modelyard.predict.ports import Commit
 from modelyard.predict.prediction import OFF_LOOP_BYTES, REQUEST_ID, Prediction
 from modelyard.predict.replay import Replays
-from modelyard.predict.spine import Commit, Predictor
+from modelyard.predict.spine import Predictor
 
 __all__ = ["OFF_LOOP_BYTES", "REQUEST_ID", "Commit", "Prediction", "Predictor", "Replays"]

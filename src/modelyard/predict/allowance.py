@@ -7,6 +7,7 @@ import math
 from modelyard.auth.table import Principal
 from modelyard.core.call import RateState
 from modelyard.core.errors import LimitError, ModelyardError, OverloadError
+from modelyard.limits.clients import ClientLimits
 from modelyard.limits.ports import RateCounter, RateDecision
 from modelyard.predict.prediction import broken
 
@@ -32,6 +33,24 @@ def grant(counter: RateCounter, principal: Principal, count: int) -> Grant:
         return Grant(0, None, broken("limits"))
     rate = RateState(decision.limit, decision.remaining, decision.reset_s)
     return Grant(decision.passed, rate, None if decision.passed == count else limited(principal, decision))
+
+
+def own_bounds(clients: ClientLimits | None, principal: Principal) -> ModelyardError | None:
+    """Takes one of the client's daily quota and concurrency; why not, if one of them leaves no room."""
+    if clients is not None:
+        try:
+            clients.admit(principal.slot, principal.quota_per_day, principal.concurrency, principal.client)
+        except ModelyardError as error:
+            return error
+    return None
+
+
+def told(error: ModelyardError, rate: RateState) -> RateState:
+    """What RateLimit-* says on a refusal: the bound that was reached, if it has numbers."""
+    known = error.detail
+    if not isinstance(error, LimitError) or "remaining" not in known:
+        return rate
+    return RateState(known["limit"], known["remaining"], known["reset_s"])
 
 
 def take_one(counter: RateCounter, principal: Principal) -> RateState:

@@ -30,6 +30,7 @@ class Prediction:
     request: DecodedRequest = NO_REQUEST
     error: ModelyardError | None = None
     permit = True
+    client_permit = False
     settled = False
     status = 0
     body: bytes = b""

@@ -63,6 +63,11 @@ class Replays:
                     ),
                 )  # fmt: skip
 
+    def let_go(self, call: Call, client: str, prediction_id: str) -> None:
+        """The key that `begin` took was not used after all. Never raises."""
+        self.running -= 1
+        self._keep(client, call.head.idempotency, KeptAnswer(prediction_id, 503, "", None, b""))
+
     def retry(self) -> None:
         """Keeps what could not be kept before; called now and then on the loop's thread. Never raises."""
         waiting, self._unkept = self._unkept, []

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 from modelyard.auth.scopes import Scope
 from modelyard.auth.table import KeyTable, Principal
-from modelyard.core.call import RequestHead
+from modelyard.codec.log import subject_of
+from modelyard.core.call import Call, RequestHead
 from modelyard.core.errors import ModelyardError
-from modelyard.core.types import Servable, Surface, SurfaceCodec
+from modelyard.core.types import RawRequest, Servable, Surface, SurfaceCodec
 from modelyard.journal.frame import encode_standing
 from modelyard.routing.table import Route, RoutingTable
 
@@ -82,6 +83,16 @@ class Roads:
                 known.clear()
             known[head] = road
         return road
+
+
+def split_route(table: RoutingTable, call: Call, prediction_id: str) -> Route:
+    """By the subject, so that it stays with its version (P12); by the prediction's id where there is none. The subject
+    of a compressed body is only known from the header."""
+    head = call.head
+    subject = head.subject
+    if subject is None and head.content_encoding is None:
+        subject = subject_of(RawRequest(call.body, head.content_type, head.header_length))
+    return table.route(head.model, head.version, subject or prediction_id)
 
 
 def standing(head: RequestHead, principal: Principal, route: Route) -> bytes:

@@ -11,20 +11,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 from modelyard.auth.table import KeyTable, Principal
 from modelyard.batching.batcher import Batcher
 from modelyard.codec.compression import compress, decompress
-from modelyard.codec.log import subject_of
 from modelyard.core.call import Answer, Call, ErrorRenderer, RateState
-from modelyard.core.errors import InternalError, ModelyardError, UnavailableError
+from modelyard.core.errors import AuthenticationError, InternalError, ModelyardError, UnavailableError
 from modelyard.core.settings import Settings
 from modelyard.core.types import CodecBounds, DecodedRequest, RawRequest, Surface, SurfaceCodec
 from modelyard.journal.frame import frame_of
 from modelyard.limits.admission import Permits
+from modelyard.limits.clients import ClientLimits
+from modelyard.limits.failures import FailedAttempts
 from modelyard.limits.ports import RateCounter
-from modelyard.predict.allowance import Grant, busy, grant, take_one
+from modelyard.predict.allowance import Grant, busy, grant, own_bounds, take_one, told
+from modelyard.predict.ports import Commit, Journal, NoteRefused
 from modelyard.predict.prediction import (
     OFF_LOOP_BYTES,
     Prediction,
@@ -34,30 +36,17 @@ from modelyard.predict.prediction import (
     timed_out,
 )
 from modelyard.predict.replay import Replays
-from modelyard.predict.road import Road, Roads, standing
-from modelyard.routing.table import Route, RoutingTable
+from modelyard.predict.road import Road, Roads, split_route, standing
+from modelyard.routing.table import RoutingTable
 
 CLIENT_GONE = 499
 """Status of a record whose caller left before the answer (nginx's number); never sent."""
 
 
-class Journal(Protocol):
-    """Where a turn's records go before its answers leave."""
-
-    def append(self, parts: Sequence[bytes]) -> None:
-        """One write; UnavailableError("journal_unavailable"), then nothing of it is kept."""
-
-
-class Commit(Protocol):
-    """When a written turn may be answered: at once (`process`) or after fdatasync (`host`)."""
-
-    def __call__(self, deliver: Callable[[], None]) -> None:
-        """Calls `deliver` on the loop's thread once the turn is as durable as promised."""
-
-
 class Predictor:
     """The stations of one worker, wired. `keys` and `table` are replaced whole by the snapshot task, `fresh_s` says
-    when that was; a request holds what it was given until it is answered. `note` hears of each turn answered."""
+    when that was; a request holds what it was given until it is answered. `note` hears of each turn answered.
+    `used` gathers the ids of keys that were granted something, until somebody takes the set."""
 
     def __init__(
         self,
@@ -76,6 +65,9 @@ class Predictor:
         table: RoutingTable,
         note: Callable[[Sequence[Prediction]], None] | None = None,
         replays: Replays | None = None,
+        clients: ClientLimits | None = None,
+        attempts: FailedAttempts | None = None,
+        refused: NoteRefused | None = None,
     ) -> None:
         self.settings = settings
         self.fresh_s = time.monotonic()
@@ -89,8 +81,12 @@ class Predictor:
         self._journal = journal
         self._commit = commit
         self._next_id = next_id
+        self.used: set[str] = set()
         self._note = note
         self._replays = replays
+        self.clients = clients
+        self._attempts = attempts
+        self._refused = refused
         self._render_error = render_error
         self._permits = Permits(settings.limits.max_concurrency)
         self._batcher = Batcher(loop, executor, settings.batching, self.settle, answer_together)
@@ -145,6 +141,8 @@ class Predictor:
             prediction.settled = True
             if prediction.permit:
                 self._permits.release()
+            if prediction.client_permit and self.clients is not None:
+                self.clients.release(prediction.road.principal.slot)
             try:
                 self._seal(prediction, parts, now_s)
             except Exception:
@@ -160,9 +158,16 @@ class Predictor:
             return
         self._commit(lambda: self._deliver(turn))
 
-    def authenticate(self, key: bytes | None) -> Principal:
+    def authenticate(self, key: bytes | None, address: str = "") -> Principal:
         """Who presents this key; AuthenticationError. Also used by every route beside the predict routes."""
-        return self._roads.keys.authenticate(key, time.time())
+        try:
+            return self._roads.keys.authenticate(key, time.time())
+        except AuthenticationError as error:
+            raise self._guessed(error, address) from None
+
+    def _guessed(self, error: AuthenticationError, address: str) -> AuthenticationError:
+        """What a caller without a good key hears; past so many tries from its address, only that."""
+        return error if self._attempts is None or not address else self._attempts.refusal(address) or error
 
     def take(self, principal: Principal) -> RateState:
         """One request of the client's allowance; LimitError. Also used by every authenticated route."""
@@ -199,6 +204,7 @@ class Predictor:
             admitted.append((call, road))
             asked[road.principal] = asked.get(road.principal, 0) + 1
         grants = {principal: grant(self._counter, principal, count) for principal, count in asked.items()}
+        self.used.update([principal.key_id for principal in asked])
         groups: dict[Any, list[Prediction]] = {}
         for call, road in admitted:
             try:
@@ -206,23 +212,26 @@ class Predictor:
                 if prediction is not None:
                     groups.setdefault(road.group, []).append(prediction)
             except Exception:
-                self._refuse_broken(call)
+                self._refuse(call, broken(request_id_of(call.head.caller_request_id, "")), None)
         for group, predictions in groups.items():
             self._decode_group(group, predictions)
 
     def _find_road(self, call: Call) -> Road | None:
         try:
             return self._roads.find(call.head)
+        except AuthenticationError as error:
+            self._refuse(call, self._guessed(error, call.address), None)
         except ModelyardError as error:
             self._refuse(call, error, None)
         except Exception:
-            self._refuse_broken(call)
+            self._refuse(call, broken(request_id_of(call.head.caller_request_id, "")), None)
         return None
 
     def _begin(self, call: Call, road: Road, granted: Grant, at_ns: int) -> Prediction | None:
         """The prediction, if it may go on now; what was refused or sent elsewhere is None."""
         if granted.left == 0:
-            self._refuse(call, granted.error or InternalError("internal", "Nothing was granted."), granted.rate)
+            error = granted.error or InternalError("internal", "Nothing was granted.")
+            self._refuse(call, error, granted.rate, road.principal.client)
             return None
         granted.left -= 1
         rate = granted.rate
@@ -234,20 +243,27 @@ class Predictor:
                 if road.refusal is not None:
                     raise road.refusal
                 self._check_fresh()
-                route = route or self._split_route(call, prediction_id)
+                route = route or split_route(self._roads.table, call, prediction_id)
                 replays = self._replays if call.head.idempotency else None
                 if replays is not None and replays.begin(call, road.principal.client, prediction_id, rate):
                     return None
             except ModelyardError as error:
-                self._refuse(call, error, rate)
+                self._refuse(call, error, rate, road.principal.client)
                 return None
-        given = call.head.caller_request_id
-        request_id = prediction_id if given is None else request_id_of(given, prediction_id)
+        bounded = road.principal.quota_per_day is not None or road.principal.concurrency is not None
+        if bounded and (over := own_bounds(self.clients, road.principal)) is not None:
+            if call.head.idempotency and self._replays is not None:
+                self._replays.let_go(call, road.principal.client, prediction_id)
+            self._refuse(call, over, told(over, rate), road.principal.client)
+            return None
+        request_id = request_id_of(call.head.caller_request_id, prediction_id)
         prediction = Prediction(call, road, route, prediction_id, request_id, rate, at_ns)
+        prediction.client_permit = bounded and road.principal.concurrency is not None
         self.in_flight.add(prediction)
         if not self._permits.take():
             prediction.permit = False
-            self._finish(prediction, busy())
+            prediction.error = busy()
+            self._batcher.finish(prediction)
         elif call.head.content_encoding is None and len(call.body) <= OFF_LOOP_BYTES:
             return prediction
         else:
@@ -256,14 +272,6 @@ class Predictor:
                 lambda future: self._loop.call_soon_threadsafe(self._decoded, prediction, future.result())
             )
         return None
-
-    def _split_route(self, call: Call, prediction_id: str) -> Route:
-        """By the subject, so that it stays with its version (P12); by the prediction's id where there is none."""
-        head = call.head
-        subject = head.subject
-        if subject is None and head.content_encoding is None:
-            subject = subject_of(RawRequest(call.body, head.content_type, head.header_length))
-        return self._roads.table.route(head.model, head.version, subject or prediction_id)
 
     def _decode_group(self, group: Any, predictions: list[Prediction]) -> None:
         """Decodes what arrived for one version in one form, together where that is possible."""
@@ -297,7 +305,8 @@ class Predictor:
         if prediction.settled:
             return
         if isinstance(result, ModelyardError):
-            self._finish(prediction, result)
+            prediction.error = result
+            self._batcher.finish(prediction)
             return
         prediction.request = result
         if result.inputs:
@@ -309,26 +318,21 @@ class Predictor:
             prediction.error = broken(prediction.request_id)
         self._batcher.finish(prediction)
 
-    def _finish(self, prediction: Prediction, error: ModelyardError) -> None:
-        prediction.error = error
-        self._batcher.finish(prediction)
-
     def _check_fresh(self) -> None:
         if self._refuse_stale and time.monotonic() - self.fresh_s > self._max_age_s:
             raise UnavailableError(
                 "snapshot_stale", "The server has not seen the database for too long.", retry_after_s=1.0
             )
 
-    def _refuse(self, call: Call, error: ModelyardError, rate: RateState | None) -> None:
+    def _refuse(self, call: Call, error: ModelyardError, rate: RateState | None, client: str = "") -> None:
         """Answers what never became a prediction: it is counted, not recorded."""
         self.counters[error.code] = self.counters.get(error.code, 0) + 1
         request_id = request_id_of(call.head.caller_request_id, self._next_id())
         status, body = self._render_error(error, request_id)
         with suppress(Exception):  # of one connection, which hurts no other
+            if self._refused is not None and status in (401, 403, 429):
+                self._refused(status, error.code, client, call.address)
             call.answer(Answer(status, body, request_id, rate=rate, retry_after_s=error.retry_after_s))
-
-    def _refuse_broken(self, call: Call) -> None:
-        self._refuse(call, broken(request_id_of(call.head.caller_request_id, "")), None)
 
     # Journal, answer
 
@@ -391,6 +395,6 @@ class Predictor:
                 prediction.call.answer(prediction.answer)
             except Exception:  # of one connection, which hurts no other
                 broken(prediction.request_id)
-        if self._note is not None:
-            with suppress(Exception):  # counting must not cost an answer
+        with suppress(Exception):  # counting must not cost an answer
+            if self._note is not None:
                 self._note(turn)

@@ -38,6 +38,7 @@ class StubCall:
         self.head = RequestHead(Surface.OIP, "tree", key=key)
         self.body = body
         self.gone = False
+        self.address = "192.0.2.7"
         self.breaks = False
         self.answers: list[Answer] = []
 

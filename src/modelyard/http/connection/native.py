@@ -9,6 +9,7 @@ from modelyard.core.call import Answer, RequestHead
 from modelyard.core.errors import ModelyardError
 from modelyard.core.types import Surface
 from modelyard.http.connection.bounds import body_too_large
+from modelyard.http.edge.proxied import FORWARDED
 from modelyard.http.wire import Target, answer_bytes, presented_key
 from modelyard.predict import OFF_LOOP_BYTES
 
@@ -80,6 +81,14 @@ class NativeCycle:
         return fields.get(b"content-length")
 
     @property
+    def address(self) -> str:
+        """Where it came from."""
+        forwarded = self.head.forwarded
+        peer = self.protocol.client
+        fields = () if forwarded is None else ((FORWARDED, forwarded),)
+        return "" if peer is None else self.protocol.shared.proxies.address(peer[0], fields)
+
+    @property
     def gone(self) -> bool:
         """Whether the caller has left."""
         return self.disconnected or self.protocol.transport.is_closing()
@@ -136,7 +145,7 @@ def early_refusal(shared: Shared, cycle: NativeCycle) -> ModelyardError | None:
         return body_too_large(shared.settings.max_body_bytes, size)
     if size > OFF_LOOP_BYTES and cycle.error is None:
         try:
-            shared.predictor.authenticate(cycle.head.key)
+            shared.predictor.authenticate(cycle.head.key, cycle.address)
         except ModelyardError as error:
             return error
     return None
