@@ -162,7 +162,7 @@ class ModelsSettings(Section):
     publish_memory_bytes: int = Field(8 * 1024 * MIB, ge=64 * MIB, description="Memory of the publish check's process.")
     trusted_types: tuple[str, ...] = Field((), description="Types that a skops file may hold beyond the safe ones.")
     max_run_s: float = Field(60, gt=0, description="A run longer than this hangs: its worker is replaced.")
-    unhealthy_deaths: int = Field(5, ge=1, description="Workers that may die in a version's run until it is not loaded.")
+    unhealthy_deaths: int = Field(5, ge=1, description="Workers that may die in a version's run.")
     unhealthy_within_s: float = Field(60, gt=0, description="The time in which those deaths count.")
     max_threads: int | None = Field(None, ge=1, description="Threads for numeric libraries; from the cgroup if unset.")
 
