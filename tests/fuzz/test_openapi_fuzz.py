@@ -39,8 +39,9 @@ SHORT_CASES, LONG_CASES = 1_000, 20_000
 SEED = 20_260_101
 SEMANTIC = [positive_data_acceptance, ignored_auth, missing_required_header]
 """What a schema cannot tell: which names exist, that shares add up to 100. And whose key it is: tests/security does."""
-PER_ITEM = [*SEMANTIC, negative_data_rejection]
-"""On a predict route a bad item gets its error inside of a 200: it hurts no other item."""
+LENIENT = [*SEMANTIC, negative_data_rejection]
+"""On a predict route a bad item gets its error inside of a 200: it hurts no other item. And in a query all is text: a
+list of one number is written as a good name is."""
 KEYS = ("admin", "audit", "predict", "oak", "none")
 """Whose key a case carries: mostly the administrator's."""
 NATIVE = "predict"
@@ -88,7 +89,7 @@ def _fuzz(
             case.headers.pop(place, None)
         response = case.call(headers=headers, **sent)
         found[f"{response.status_code // 100}xx"] += 1
-        _check(case, response, PER_ITEM if "base_url" in sent else SEMANTIC)
+        _check(case, response, LENIENT if "base_url" in sent or case.method in ("GET", "DELETE") else SEMANTIC)
 
     with suppress(Unsatisfiable):  # there is no wrong way to ask what has no parameters
         each()
