@@ -3,7 +3,7 @@
 The first workers and the drain are forked from the parent, after it has imported what they need and before it has a
 thread: they start without importing anything again, and share the memory of all code with it. Whatever replaces one of
 them later (after a death, or on SIGUSR2 with a new release installed) is a fresh interpreter, so that nothing old
-survives a reload. docs/decisions/0013-first-processes-are-forked.md has the reasons and the figures.
+survives a reload. docs/decisions/0016-first-processes-are-forked.md has the reasons and the figures.
 """
 
 from __future__ import annotations
