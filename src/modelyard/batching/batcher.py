@@ -153,5 +153,7 @@ def _give(job: Job, result: Tensors | ModelyardError, started_s: float, ended_s:
             job.fail(result)
         else:
             job.succeed(result, started_s, ended_s)
+    except ModelyardError as error:  # the answer cannot be written in the form that was asked for
+        job.fail(error)
     except Exception:
         job.fail(InternalError("internal", "The answer could not be made."))

@@ -125,3 +125,19 @@ def test_a_dead_workers_key_without_an_answer_is_free(host: Host, written: bool)
     host.one.close()
     host.two.tend()
     assert host.two.begin("c", "k", b"d", "x") is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database at all, but long enough for a header" * 40, b"SQLite format 3\0" + b"\xff" * 4096]
+)
+def test_a_broken_index_is_put_aside(tmp_path: Path, content: bytes) -> None:
+    """A power loss may break it: the server starts, with an empty one; the broken file is kept for a look."""
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    KeptAnswers(folder, tmp_path / "spool", EPOCH, FakeClock()).close()
+    (index,) = [path for path in folder.iterdir() if path.suffix == ".db"]
+    index.write_bytes(content)
+    opened = KeptAnswers(folder, tmp_path / "spool", EPOCH, FakeClock())
+    assert opened.begin("c", "k", b"d", ID) is None
+    opened.close()
+    assert index.with_name(f"{index.name}.broken").read_bytes() == content

@@ -8,6 +8,7 @@ leaves the spool while its row is open.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -55,6 +56,19 @@ _RELEASE = f"DELETE FROM kept{_OF}"  # noqa: S608 - constants
 _EXPIRE = "DELETE FROM kept WHERE rowid IN (SELECT rowid FROM kept WHERE at < ? LIMIT ?)"
 
 
+def _opened(path: Path, durable: bool) -> sqlite3.Connection:
+    database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    try:
+        for pragma in ("journal_mode = WAL", f"synchronous = {'FULL' if durable else 'OFF'}"):
+            database.execute(f"PRAGMA {pragma}")
+        database.executescript(_SCHEMA)
+        database.execute("PRAGMA quick_check(1)")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
 class KeptAnswers:
     """One process's connection. Not for several threads; each opens its own. `epoch` names the worker while it lives
     (`hold`); `durable` says that rows must survive the host, not only the processes."""
@@ -66,10 +80,17 @@ class KeptAnswers:
         self._clock = clock
         self._held = -1
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._database = sqlite3.connect(folder / FILE, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-        for pragma in ("journal_mode = WAL", f"synchronous = {'FULL' if durable else 'OFF'}"):
-            self._database.execute(f"PRAGMA {pragma}")
-        self._database.executescript(_SCHEMA)
+        try:
+            self._database = _opened(folder / FILE, durable)
+        except sqlite3.OperationalError:  # busy, or no room: it may be sound
+            raise
+        except sqlite3.DatabaseError:
+            # A power loss may leave a broken index (`process` does not sync it). The records are in the log; what is
+            # lost is that retries of the last day are answered again, which is no reason not to start.
+            for suffix in ("", "-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    (folder / (FILE + suffix)).rename(folder / f"{FILE}{suffix}.broken")
+            self._database = _opened(folder / FILE, durable)
         (folder / FILE).chmod(0o600)
 
     def hold(self) -> None:
