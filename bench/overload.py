@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from bench.servers import CLIENT_CORE, Target, modelyard
+from bench.servers import CLIENT_CORE, Target, modelyard, published
 
 FACTORS = (1, 2, 5, 10)
 WIDTH = 2048
@@ -280,7 +280,8 @@ def main() -> None:
     extra = {} if chosen.max_concurrency is None else {"MODELYARD_LIMITS__MAX_CONCURRENCY": str(chosen.max_concurrency)}
     with tempfile.TemporaryDirectory(prefix="modelyard-overload-") as folder:
         path = model(Path(folder), chosen.width, chosen.layers)
-        with modelyard(Path(folder), path, extra) as target:
+        data = Path(folder) / "data"
+        with modelyard(data, published(data, {"m": path}), extra) as target:
             found = uvloop.run(measure(target, chosen.seconds))
             urllib.request.urlopen(target.url.split("/v2/")[0] + "/v2/health/ready", timeout=10).close()
     chosen.out.mkdir(parents=True, exist_ok=True)
