@@ -103,6 +103,11 @@ class Door:
                 await send_answer(send, await self._predict(target, scope, receive))
         except ModelyardError as error:
             await send_answer(send, self._refusal(error, request_id))
+        except Exception:
+            if target is None:  # _manage has said it
+                raise
+            log.exception("request.failed", request_id=request_id, path=scope["path"])
+            await send_answer(send, self._refusal(_broken(), request_id))
 
     async def _manage(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         started = False
@@ -126,7 +131,7 @@ class Door:
             log.exception("request.failed", request_id=request_id, path=scope["path"])
             if started:
                 raise
-            raise InternalError("internal", "Something broke here; the log has it under the request id.") from None
+            raise _broken() from None
 
     async def _predict(self, target: Target, scope: Scope, receive: Receive) -> Answer:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
@@ -177,6 +182,10 @@ class Door:
         status, body = self._shared.render_error(error, request_id)
         allow = ", ".join(error.detail.get("expected", ())) if isinstance(error, MethodError) else None
         return Answer(status, body, request_id, retry_after_s=error.retry_after_s, allow=allow)
+
+
+def _broken() -> ModelyardError:
+    return InternalError("internal", "Something broke here; the log has it under the request id.")
 
 
 def _address(scope: Scope) -> str:
