@@ -77,5 +77,4 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
 def misdeeds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers started in this test have models that can be told to misbehave (misdeeds/misdeed.py)."""
     kept = os.environ.get("PYTHONPATH")
-    monkeypatch.setenv("MODELYARD_START_METHOD", "spawn")  # the misdeeds are armed as a worker's interpreter starts
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(HERE / "misdeeds"), kept))))

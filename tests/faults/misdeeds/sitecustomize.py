@@ -33,5 +33,5 @@ class Finder(importlib.abc.MetaPathFinder):
         return spec
 
 
-if "modelyard.entry.worker" in sys.orig_argv:
+if {"modelyard.entry.worker", "serve"}.intersection(sys.orig_argv):  # the server forks its first workers
     sys.meta_path.insert(0, Finder())
