@@ -14,15 +14,15 @@ class OnnxRuntime(MLModel):
     """One ONNX session."""
 
     async def load(self) -> bool:
-        self.session = ort.InferenceSession(self._settings.parameters.uri, options, providers=["CPUExecutionProvider"])
-        self.input = self.session.get_inputs()[0].name
-        self.outputs = [output.name for output in self.session.get_outputs()]
+        self._session = ort.InferenceSession(self._settings.parameters.uri, options, providers=["CPUExecutionProvider"])
+        self._feed = self._session.get_inputs()[0].name
+        self._names = [output.name for output in self._session.get_outputs()]
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         x = NumpyCodec.decode_input(payload.inputs[0]).astype(np.float32)
-        results = self.session.run(self.outputs, {self.input: x})
+        results = self._session.run(self._names, {self._feed: x})
         return InferenceResponse(
             model_name=self.name,
-            outputs=[NumpyCodec.encode_output(name, y) for name, y in zip(self.outputs, results, strict=True)],
+            outputs=[NumpyCodec.encode_output(name, y) for name, y in zip(self._names, results, strict=True)],
         )
