@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import sys
 import tempfile
@@ -54,10 +55,11 @@ console = Console()
 class Bench:
     """What all sections share: models, bodies, one data folder per model."""
 
-    def __init__(self, folder: Path, passes: int, seconds: float) -> None:
-        self.folder, self.passes, self.seconds = folder, passes, seconds
+    def __init__(self, folder: Path, passes: int, seconds: float, only: str = "") -> None:
+        self.folder, self.passes, self.seconds, self.only = folder, passes, seconds, only
         self.tree, self.mlp, self.image = models.tree(folder), models.mlp(folder), models.image(folder)
         self.data: dict[Path, tuple[Path, str]] = {}
+        self.copies = 0
 
     def folder_of(self, model: models.Model) -> tuple[Path, str]:
         """A data folder with this model as `m`, and its client's key."""
@@ -66,9 +68,16 @@ class Bench:
             self.data[model.path] = (data, published(data, {"m": model.path}))
         return self.data[model.path]
 
+    def copy_of(self, model: models.Model) -> tuple[Path, str]:
+        """The same, fresh: what an earlier pass left in the spool would make the drain hurry in this one."""
+        data, key = self.folder_of(model)
+        self.copies += 1
+        return shutil.copytree(data, self.folder / f"copy-{self.copies}"), key
+
     def run(self, cases: dict[str, tuple[Servers, Body, int]]) -> Passes:
         """case -> server -> passes. Servers take turns within a pass, so that a slow minute hurts all alike."""
         found: Passes = {}
+        cases = {name: case for name, case in cases.items() if self.only in name}
         plan = [(number, case) for number in range(self.passes) for case in cases]
         for _, case in track(plan, "Measuring", console=console):
             servers, body, connections = cases[case]
@@ -128,8 +137,8 @@ class Bench:
         )
 
     def _servers(self, model: models.Model) -> Servers:
-        data, key = self.folder_of(model)
-        return {OURS: lambda: modelyard(data, key), HANDLER: lambda: fastapi_handler(model.path)}
+        self.folder_of(model)
+        return {OURS: lambda: modelyard(*self.copy_of(model)), HANDLER: lambda: fastapi_handler(model.path)}
 
     def _peers(self, model: models.Model) -> Servers:
         found: Servers = {}
@@ -237,13 +246,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--minute", type=float, default=60, help="length of burst and sustained load, seconds")
     parser.add_argument("--only", nargs="*", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--case", default="", help="measure only cases whose name holds this text")
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     path = chosen.out / "latest.json"
     record = json.loads(path.read_text()) if path.exists() and chosen.only != list(SECTIONS) else {}
     with tempfile.TemporaryDirectory(prefix="modelyard-bench-") as folder:
-        bench = Bench(Path(folder), chosen.passes, chosen.seconds)
+        bench = Bench(Path(folder), chosen.passes, chosen.seconds, chosen.case)
         record |= measure_sections(bench, chosen.only, chosen.minute)
     record |= {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
