@@ -106,7 +106,7 @@ class Spawner:
             stdin=subprocess.PIPE,
             env=self._environment,
             pass_fds=fds,
-            start_new_session=True,
+            process_group=0,
         )
         assert process.stdin is not None
         with process.stdin as pipe:
@@ -169,8 +169,8 @@ def prepare_fork(threads: Mapping[str, str], libraries: Sequence[str]) -> bool:
 
 
 def _become_child(fds: Sequence[int]) -> None:
-    """A session of its own, no handler and no descriptor of the parent's but those that it was given."""
-    os.setsid()
+    """A process group of its own, no handler and no descriptor of the parent's but those that it was given."""
+    os.setpgid(0, 0)  # no session: with autogrouping, sessions share a core evenly, whatever their priorities
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     signal.set_wakeup_fd(-1)
