@@ -93,7 +93,7 @@ def test_secrets_print_as_stars(out: io.BytesIO) -> None:
         header=f"x-api-key: {made.text}; and {made.text}",
         raw=made.text.encode(),
     )
-    logging.getLogger("some.library").error("refused %s", made.text)
+    logging.getLogger("some.package").error("refused %s", made.text)
     text = out.getvalue().decode()
     assert secret not in text
     assert f"mdy_{key_id}_***" in text
@@ -120,7 +120,7 @@ def test_the_level_is_the_least_that_is_written(out: io.BytesIO) -> None:
     configure_logging("warning", out)
     emit(Event.WORKER_READY)
     emit(Event.WORKER_LOST, "error")
-    logging.getLogger("some.library").info("chatter")
+    logging.getLogger("some.package").info("chatter")
     assert [line["event"] for line in lines(out)] == ["worker.lost"]
 
 
@@ -129,9 +129,9 @@ def test_libraries_speak_json_too(out: io.BytesIO) -> None:
     try:
         raise ValueError("a\nb")
     except ValueError:
-        logging.getLogger("some.library").exception("it broke")
+        logging.getLogger("some.package").exception("it broke")
     (line,) = lines(out)
-    assert (line["event"], line["logger"], line["message"]) == ("library.message", "some.library", "it broke")
+    assert (line["event"], line["logger"], line["message"]) == ("library.message", "some.package", "it broke")
     assert "ValueError: a\nb" in line["exception"]
 
 

@@ -78,12 +78,12 @@ class Tally:
         settled_s = self._monotonic()
         for _, members in groupby(turn, _STARTED):  # the requests of one run share the moment of its start
             run = list(members)
-            bad = [prediction for prediction in run if prediction.error is not None or prediction.status != 200]
-            if bad:
-                run = [prediction for prediction in run if prediction not in bad]
+            good = [prediction for prediction in run if prediction.error is None and prediction.status == 200]
+            if len(good) < len(run):  # one pass each: comparing members would be quadratic when a batch fails
+                bad = [prediction for prediction in run if prediction.error is not None or prediction.status != 200]
                 self._add_failed(bad, settled_s)
-            if run:
-                self._add(run, settled_s)
+            if good:
+                self._add(good, settled_s)
 
     def close(self) -> None:
         """Unmaps the file."""
