@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import socket
 import ssl
 import tempfile
@@ -33,6 +34,10 @@ from modelyard.http.twin import Door
 from modelyard.journal.commit import commit_at_once
 from modelyard.journal.frame import MARK, read_frames
 from modelyard.journal.ids import PredictionIds
+from modelyard.limits.clients import ClientLimits
+from modelyard.limits.concurrency import ClientPermits
+from modelyard.limits.failures import FailedAttempts
+from modelyard.limits.quota import Quotas, SharedQuota
 from modelyard.predict import Predictor, Replays
 from modelyard.routing.ports import Endpoint
 from modelyard.routing.table import RoutingTable
@@ -55,6 +60,10 @@ class MemoryJournal:
     @property
     def records(self) -> int:
         return sum(len(list(read_frames(io.BytesIO(b"".join([*turn, MARK]))))) for turn in self.turns)
+
+
+MOST_WRONG_KEYS = 1_000_000
+"""More than all tests of a worker send: who means the limiter uses up the address's share first."""
 
 
 async def management(scope: Any, receive: Any, send: Any) -> None:
@@ -124,6 +133,9 @@ class HttpWorker:
             tempfile.TemporaryDirectory() as folder,
         ):
             self.kept = KeptAnswers(Path(folder) / "kept", Path(folder), 0xABC, SystemClock())
+            counts = SharedQuota.create(max_clients=64)
+            self.clients = ClientLimits(Quotas(SharedQuota(counts), SystemClock()), ClientPermits(workers=1))
+            self.attempts = FailedAttempts(SystemClock(), most=MOST_WRONG_KEYS, period_s=MOST_WRONG_KEYS)
             next_id = PredictionIds(0xABC).next
             endpoints = {m.model: Endpoint(m.model, m.model, ((m.version, 100),)) for m in self.models}
             table = RoutingTable(1, endpoints.values(), {(m.model, m.version): m for m in self.models})
@@ -141,6 +153,8 @@ class HttpWorker:
                 keys=KeyTable(self.store.snapshot()),
                 table=table,
                 replays=Replays(self.kept),
+                clients=self.clients,
+                attempts=self.attempts,
             )
             self.shared = Shared(self.predictor, self.settings.http, render_error, next_id)
             door = Door(self.shared, management, _at_once)
@@ -160,6 +174,8 @@ class HttpWorker:
             for connection in list(self.shared.connections):
                 connection.transport.abort()
             self.kept.close()
+            self.clients.quotas.shared.close()
+            os.close(counts)
 
     async def _sweep(self) -> None:
         import time

@@ -10,6 +10,7 @@ import re
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -17,13 +18,16 @@ from http_worker import HttpWorker
 from raw_http import Caller, Reply, request, until
 
 from modelyard.auth.keys import new_key
+from modelyard.auth.ports import ClientBounds
 from modelyard.auth.scopes import parse_rate
-from modelyard.core.errors import CODES, PublishError, SettingsError, UnavailableError
+from modelyard.core.clock import SystemClock
+from modelyard.core.errors import CODES, LimitError, PublishError, SettingsError, UnavailableError
 from modelyard.core.settings import BatchingSettings, CodecSettings, HttpSettings, LimitsSettings, Settings
 from modelyard.core.types import Surface
 from modelyard.http.edge.certificate import TlsFiles, make_self_signed, own_names, utc_now
 from modelyard.http.wire import PREDICT_ROUTES, predict_target
 from modelyard.journal.ports import KeptAnswer
+from modelyard.limits.failures import FailedAttempts
 from modelyard.routing.table import RoutingTable
 from modelyard.testing import StubModel, servable
 
@@ -126,6 +130,31 @@ def broken_counter(worker: HttpWorker) -> Callable[[], None]:
     return undo
 
 
+def quota_used(worker: HttpWorker) -> Callable[[], None]:
+    """The client of the key "drained" had its prediction of today."""
+    principal = worker.predictor.authenticate(worker.keys["drained"].encode())
+    assert principal.quota_per_day == 1
+    with suppress(LimitError):  # used up by the case before
+        worker.on_loop(lambda: worker.clients.quotas.charge(principal.slot, 1, principal.client))
+    return bool
+
+
+def permits_out(worker: HttpWorker) -> Callable[[], None]:
+    """A prediction of the key "crowded", which may have one, is in flight."""
+    principal = worker.predictor.authenticate(worker.keys["crowded"].encode())
+    assert principal.concurrency == 1
+    worker.on_loop(lambda: worker.clients.permits.take(principal.slot, 1, principal.client))
+    return lambda: worker.on_loop(lambda: worker.clients.permits.release(principal.slot))
+
+
+def guessed_often(worker: HttpWorker) -> Callable[[], None]:
+    """So many wrong keys came from the callers' address that only a good one is looked at."""
+    wrong = FailedAttempts(SystemClock(), most=1, period_s=3600)
+    assert wrong.refusal("127.0.0.1") is None
+    worker.predictor._attempts = wrong
+    return lambda: setattr(worker.predictor, "_attempts", worker.attempts)
+
+
 def broken_codec(worker: HttpWorker) -> Callable[[], None]:
     roads = worker.predictor._roads
     codecs = roads.codecs
@@ -217,6 +246,9 @@ CASES: dict[str, list[Case]] = {
     "scope_missing": [Case(key="auditor")],
     "model_not_allowed": [Case(key="elsewhere")],
     "rate_limited": [Case(key="spent")],
+    "quota_exhausted": [Case(key="drained", around=quota_used)],
+    "concurrency_exceeded": [Case(key="crowded", around=permits_out)],
+    "too_many_attempts": [Case(key=key, around=guessed_often) for key in ("unknown", "nonsense", "revoked", None)],
     "server_busy": [Case(around=no_permits)],
     "inflight_bytes_exceeded": [Case(around=full_of_bytes)],
     "model_not_found": [Case(model="absent")],
@@ -357,9 +389,6 @@ NOT_FROM_A_PREDICT_ROUTE = {
     "data_folder_in_use": "ends the start (tests/journey)",
     "client_exists": "management (tests/unit/http_routes)",
     "key_not_active": "management (tests/unit/http_routes)",
-    "quota_exhausted": "counted in the memory that workers share (tests/unit/limits, tests/faults/test_quota_exact.py)",
-    "concurrency_exceeded": "a worker's share of a client's permits (tests/unit/limits)",
-    "too_many_attempts": "by address (tests/unit/limits, tests/security/test_wrong_keys.py)",
     "edit_conflict": "management (tests/unit/http_routes)",
     "model_in_traffic": "management (tests/unit/http_routes)",
     "etag_stale": "management (tests/unit/http_routes)",
@@ -410,6 +439,8 @@ def twin_worker(tls: TlsFiles | None = None) -> Iterator[HttpWorker]:
         "auditor": create("auditor", scopes=["audit"]).text.get_secret_value(),
         "elsewhere": create("elsewhere", models=["other*"]).text.get_secret_value(),
         "spent": create("spent", rate=parse_rate("1/d")).text.get_secret_value(),
+        "drained": create("drained", bounds=ClientBounds(quota_per_day=1)).text.get_secret_value(),
+        "crowded": create("crowded", bounds=ClientBounds(concurrency=1)).text.get_secret_value(),
         "expired": create("expired", expires_in_s=-1).text.get_secret_value(),
     }
     revoked = create("revoked")
@@ -478,8 +509,8 @@ def comparable(reply: Reply) -> tuple[int, dict[str, str], bytes]:
         if name in reply.headers:
             body = body.replace(reply.headers[name].encode(), b"ID")
     body = re.sub(rb'"reset_s":[0-9.]+', b'"reset_s":0', body)
-    # A day's wait in whole seconds may be one less for the second of the two.
-    varying = (*VARYING, "retry-after") if reply.status == 429 else VARYING
+    # A long wait in whole seconds may be one less for the second of the two.
+    varying = (*VARYING, "retry-after") if reply.status in (401, 429) else VARYING
     headers = {name: value for name, value in reply.headers.items() if name not in varying}
     return reply.status, headers, body
 
@@ -502,7 +533,7 @@ def test_native_and_twin_refuse_alike(worker: HttpWorker, code: str, route: str,
     assert twin.json["code"] == code
     assert set(twin.json) == {"error", "code", "detail", "request_id"}
     assert twin.headers["content-type"] == "application/json"
-    if twin.status in (429, 503):
+    if twin.status in (429, 503) or code == "too_many_attempts":
         assert int(twin.headers["retry-after"]) >= 1
     if case.twin_only:
         return
