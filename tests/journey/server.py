@@ -126,6 +126,8 @@ class RunningServer:
         text = self._log.read_text()
         assert not any(secret in text for secret in self.secrets if secret), "a secret is in the log"
         assert not KEY_TEXT.search(text)
+        foreign = [line for line in text.splitlines() if not line.startswith("{")]
+        assert not foreign, f"no events are in the log: {foreign}"
         lines = [json.loads(line) for line in text.splitlines()]
         assert {line["event"] for line in lines} <= VOCABULARY
         return [line for line in lines if name in (None, line["event"])]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -141,3 +143,37 @@ def test_a_broken_index_is_put_aside(tmp_path: Path, content: bytes) -> None:
     assert opened.begin("c", "k", b"d", ID) is None
     opened.close()
     assert index.with_name(f"{index.name}.broken").read_bytes() == content
+
+
+OPENERS, FOLDERS = 4, 40
+OPEN_EACH = """
+import sys
+from pathlib import Path
+from modelyard.core.clock import SystemClock
+from modelyard.storage.file.kept import KeptAnswers
+
+for line in sys.stdin:
+    KeptAnswers(Path(line.strip()) / "kept", Path(line.strip()) / "spool", 1, SystemClock()).close()
+    print("opened", flush=True)
+"""
+
+
+def test_processes_that_open_a_new_folder_at_once_all_get_in(tmp_path: Path) -> None:
+    """Workers and drain start together: none dies of the other's change to the write-ahead log."""
+    openers = [
+        subprocess.Popen([sys.executable, "-c", OPEN_EACH], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(OPENERS)
+    ]
+    try:
+        for number in range(FOLDERS):
+            for opener in openers:
+                assert opener.stdin is not None
+                opener.stdin.write(f"{tmp_path / str(number)}\n")
+                opener.stdin.flush()
+            for opener in openers:
+                assert opener.stdout is not None
+                assert opener.stdout.readline() == "opened\n"
+    finally:
+        for opener in openers:
+            opener.kill()
+            opener.communicate()

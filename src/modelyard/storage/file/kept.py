@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +29,8 @@ from modelyard.journal.spool import spool_files
 FILE = "index.db"
 BUSY_S = 0.5
 """Longest wait for another process's write; they are tens of microseconds long."""
+OPEN_S, OPEN_AGAIN_S = 5.0, 0.005
+"""How long the first processes of a new folder wait for each other, and how often they try."""
 CLIENT_GONE = 499
 RETRY_AFTER_S = 1.0
 MOST_DELETED = 500
@@ -59,14 +62,26 @@ _EXPIRE = "DELETE FROM kept WHERE rowid IN (SELECT rowid FROM kept WHERE at < ? 
 def _opened(path: Path, durable: bool) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
-        for pragma in ("journal_mode = WAL", f"synchronous = {'FULL' if durable else 'OFF'}"):
-            database.execute(f"PRAGMA {pragma}")
+        _enter_wal(database, time.monotonic() + OPEN_S)
+        database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
         database.executescript(_SCHEMA)
         database.execute("PRAGMA quick_check(1)")
     except BaseException:
         database.close()
         raise
     return database
+
+
+def _enter_wal(database: sqlite3.Connection, deadline_s: float) -> None:
+    """Changing the mode needs the file alone and waits for nobody by itself: workers and drain open it at once."""
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline_s:
+                raise
+            time.sleep(OPEN_AGAIN_S)
 
 
 class KeptAnswers:
