@@ -319,6 +319,13 @@ def test_a_slow_model_does_not_hold_up_a_fast_one(stocked: Stocked, stock: Stock
     server.stop()
 
 
+def test_nor_one_that_left_the_loop(stocked: Stocked, stock: Stock) -> None:
+    """L8 P4: a fast model off the loop, as after one cold run, has a thread beside the slow one's."""
+    server = stocked(workers=1, settings={"batching.max_loop_run_us": "1"})
+    fairness(server, stock.key, 40)
+    server.stop()
+
+
 @pytest.mark.long
 def test_fairness_for_longer(stocked: Stocked, stock: Stock) -> None:
     """L8: 5,000 requests."""

@@ -63,7 +63,7 @@ def on(server: RunningServer) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def client(server: RunningServer) -> dict[str, str]:
     """The environment of a client's program."""
-    return {"MODELYARD_URL": server.url, "MODELYARD_KEY": server.create_key("examples")["key"]}
+    return {"MODELYARD_URL": server.url, "MODELYARD_KEY": server.create_key("examples", rate="1000000/s")["key"]}
 
 
 def offline(folder: Path) -> str:

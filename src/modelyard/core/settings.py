@@ -111,8 +111,14 @@ class BatchingSettings(Section):
     """Batches."""
 
     max_rows: int = Field(128, ge=1, description="Most rows of one run.")
+    max_wait_ms: float = Field(
+        100, gt=0, description="Expected time in a version's queue and run beyond which a request gets 503 (ms)."
+    )
+    max_queue: int = Field(512, ge=1, description="Most requests that wait for one version; beyond it 503.")
     max_loop_run_us: float = Field(300, gt=0, description="A run longer than this leaves the event loop (µs).")
-    executor_threads: int = Field(1, ge=1, description="Threads per worker for models that are too slow for the loop.")
+    executor_threads: int = Field(
+        4, ge=1, description="Most threads per worker for models that are too slow for the loop; each model uses one."
+    )
 
 
 class CodecSettings(Section):
