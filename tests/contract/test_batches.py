@@ -16,7 +16,7 @@ import pytest
 from http_worker import HttpWorker
 from raw_http import Caller, Reply, request, until
 
-from modelyard.core.settings import HttpSettings, LimitsSettings, Settings
+from modelyard.core.settings import BatchingSettings, HttpSettings, LimitsSettings, Settings
 from modelyard.core.types import Tensors
 from modelyard.journal.frame import MARK, read_frames
 from modelyard.journal.record import RecordHeader
@@ -271,6 +271,40 @@ def test_exactly_the_surplus_is_refused(target: str, capacity: int, surplus: int
                 assert reply.status == 503 or numbers(reply) == [2.0 * number] * 2
             until(worker.is_quiet)
             assert len(worker.logged()) == capacity + surplus
+    finally:
+        worker.gate.open()
+        worker.gate.let(10)
+        worker.stop()
+
+
+@pytest.mark.parametrize("target", [NATIVE, TWIN])
+@pytest.mark.parametrize(("places", "surplus"), [(1, 1), (4, 3), (8, 20)])
+def test_exactly_the_surplus_of_a_queue_is_refused(target: str, places: int, surplus: int) -> None:
+    """L4: one request runs, q wait; of q + k more exactly k get 503 `overloaded` with Retry-After while the run goes
+    on; a caller on another connection is told before those that wait, each has its record."""
+    worker = GatedWorker(Settings(batching=BatchingSettings(max_queue=places)))
+    worker.start()
+    try:
+        callers = connect(worker, 1 + places + surplus)
+        for _ in range(2):
+            worker.begin()
+            worker.gate.close()
+            callers[0].send(request(target, infer(0), key=worker.key))
+            until(lambda: worker.gate.entered == 1)
+            for number, caller in enumerate(callers[1:], 1):
+                caller.send(request(target, infer(number), key=worker.key))
+            until(lambda: len(worker.logged()) == surplus)
+            worker.gate.open()
+            worker.gate.let(10)
+            replies = [caller.reply() for caller in callers]
+            refused = [reply for reply in replies if reply.status == 503]
+            assert len(refused) == surplus
+            assert {reply.json["code"] for reply in refused} == {"overloaded"}
+            assert all(int(reply.headers["retry-after"]) >= 1 for reply in refused)
+            for number, reply in enumerate(replies):
+                assert reply.status == 503 or numbers(reply) == [2.0 * number] * 2
+            until(worker.is_quiet)
+            assert len(worker.logged()) == 1 + places + surplus
     finally:
         worker.gate.open()
         worker.gate.let(10)

@@ -21,7 +21,7 @@ from modelyard.auth.keys import new_key
 from modelyard.auth.ports import ClientBounds
 from modelyard.auth.scopes import parse_rate
 from modelyard.core.clock import SystemClock
-from modelyard.core.errors import CODES, LimitError, PublishError, SettingsError, UnavailableError
+from modelyard.core.errors import CODES, LimitError, OverloadError, PublishError, SettingsError, UnavailableError
 from modelyard.core.settings import BatchingSettings, CodecSettings, HttpSettings, LimitsSettings, Settings
 from modelyard.core.types import Surface
 from modelyard.http.edge.certificate import TlsFiles, make_self_signed, own_names, utc_now
@@ -103,6 +103,14 @@ def stale(worker: HttpWorker) -> Callable[[], None]:
         worker.predictor.fresh_s = fresh
 
     return undo
+
+
+def full(worker: HttpWorker) -> Callable[[], None]:
+    """No version has room for one more."""
+    error = OverloadError("overloaded", "Too many requests wait for this version; nothing was done.", retry_after_s=2.0)
+    batcher = worker.predictor._batcher
+    batcher.full = {id(one): error for one in worker.predictor.table.servables.values()}
+    return batcher.full.clear
 
 
 def ill(worker: HttpWorker) -> Callable[[], None]:
@@ -250,6 +258,7 @@ CASES: dict[str, list[Case]] = {
     "concurrency_exceeded": [Case(key="crowded", around=permits_out)],
     "too_many_attempts": [Case(key=key, around=guessed_often) for key in ("unknown", "nonsense", "revoked", None)],
     "server_busy": [Case(around=no_permits)],
+    "overloaded": [Case(around=full)],
     "inflight_bytes_exceeded": [Case(around=full_of_bytes)],
     "model_not_found": [Case(model="absent")],
     "version_not_found": [Case(version="9")],

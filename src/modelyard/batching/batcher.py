@@ -39,6 +39,9 @@ class Batcher:
         self._settle = settle
         self._together = together
         self._lanes: dict[int, Lane] = {}
+        self.full: dict[int, ModelyardError] = {}
+        """What is refused of a version (by its servable's id) until its next batch leaves, and why: whoever asks
+        before a body is decoded saves that."""
         self._awake: list[Lane] = []
         self._finished: list[Job] = []
         self._scheduled = self._held = False
@@ -48,14 +51,29 @@ class Batcher:
         lane = self._lanes.get(id(job.servable))
         if lane is None or lane.servable is not job.servable:
             lane = self._open_lane(job.servable)
-        if lane.running and lane.waiting and lane.waiting[0].over:
-            self._finished += lane.shed()
+        if not lane.in_loop and not self._has_room(lane, job):
+            return  # at once, not behind the queue
         lane.waiting.append(job)
         if not self._held:
             lane.waited = True
         if not lane.running and len(lane.waiting) == 1:
             self._awake.append(lane)
         self._schedule()
+
+    def _has_room(self, lane: Lane, job: Job) -> bool:
+        """Whether the job may wait for a version that is too slow for the loop; if not, it is refused in this turn."""
+        if lane.waiting and lane.waiting[0].over:
+            self._finished += lane.shed()
+        refusal = lane.refusal(job)
+        if refusal is not None:
+            self.full[id(lane.servable)] = refusal
+            self.refuse(job, refusal)
+        return refusal is None
+
+    def refuse(self, job: Job, error: ModelyardError) -> None:
+        """The job may not run: it hears so with this turn's others."""
+        job.fail(error)
+        self.finish(job)
 
     def finish(self, job: Job) -> None:
         """The job needs no run (it was refused): it is settled with this turn's others."""
@@ -68,7 +86,7 @@ class Batcher:
         self._lanes = {
             key: lane for key, lane in self._lanes.items() if lane.waiting or lane.running or lane.used_s > since_s
         }
-        lane = Lane(servable, self._settings.max_rows, self._settings.max_loop_run_us)
+        lane = Lane(servable, self._settings)
         self._lanes[id(servable)] = lane
         return lane
 
@@ -94,7 +112,10 @@ class Batcher:
     def _advance(self, lane: Lane) -> None:
         batch, over = lane.take()
         self._finished += over
+        if self.full:
+            self.full.pop(id(lane.servable), None)
         if not batch:
+            lane.recount()
             return
         if lane.in_loop:
             self._apply(lane, batch, run_metered(batch, lane.short_s))
@@ -110,11 +131,11 @@ class Batcher:
         except RuntimeError:  # it takes nothing more: the process is about to end
             self._fail(batch)
             return
-        lane.running = lane.waited = True
+        lane.sent(batch)
         future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._returned, lane, batch, done))
 
     def _returned(self, lane: Lane, batch: Sequence[Job], done: Future[Ran]) -> None:
-        lane.running = False
+        lane.returned()
         if done.exception() is None:
             self._apply(lane, batch, done.result())
         else:  # not even an Exception: a model that wanted to end the process

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from time import perf_counter
 
+from modelyard.batching.backlog import Backlog
 from modelyard.batching.ports import Job
+from modelyard.core.errors import OverloadError
 from modelyard.core.events import Event
+from modelyard.core.settings import BatchingSettings
 from modelyard.core.types import Servable
 from modelyard.telemetry.logs import emit
 
@@ -23,7 +27,8 @@ for the loop, whatever the batch (docs/decisions/0010-runs-on-the-loop.md)."""
 class Lane:
     """The queue of one version. Owned by the loop thread alone."""
 
-    def __init__(self, servable: Servable, max_rows: int, max_loop_run_us: float) -> None:
+    def __init__(self, servable: Servable, settings: BatchingSettings) -> None:
+        max_rows, max_loop_run_us = settings.max_rows, settings.max_loop_run_us
         self.servable = servable
         self.waiting: deque[Job] = deque()
         self.running = False
@@ -40,6 +45,9 @@ class Lane:
         """A run on the loop that took no longer on the wall needs no meter."""
         self._fast_runs = 0
         self._told = False
+        self._max_queue = settings.max_queue
+        self._backlog = Backlog(servable.profile, max_rows, settings.max_wait_ms / 1e3)
+        self._sent_s = 0.0
         self._fixed = all(all(size >= 0 for size in spec.shape[1:]) for spec in servable.signature.inputs)
 
     def take(self) -> tuple[list[Job], list[Job]]:
@@ -77,7 +85,41 @@ class Lane:
         over: list[Job] = []
         while self.waiting and self.waiting[0].over:
             over.append(self.waiting.popleft())
+        self.recount()
         return over
+
+    def refusal(self, job: Job) -> OverloadError | None:
+        """Off the loop: why the job may not wait here. If it may, it counts from now on."""
+        rows = max(1, job.request.rows)
+        backlog = self._backlog
+        if len(self.waiting) < self._max_queue and backlog.has_room(rows):
+            backlog.waiting += rows
+            return None
+        return OverloadError(
+            "overloaded",
+            "Too many requests wait for this version; nothing was done.",
+            retry_after_s=max(1.0, backlog.expected_s(backlog.waiting + backlog.running)),
+            field="batching.max_wait_ms",
+            model=self.servable.model,
+            version=self.servable.version,
+        )
+
+    def sent(self, batch: Sequence[Job]) -> None:
+        """A batch leaves for the executor; whatever else waits is counted anew, since some may be over."""
+        self.running = self.waited = True
+        self._sent_s = perf_counter()
+        self._backlog.running = sum(max(1, job.request.rows) for job in batch)
+        self.recount()
+
+    def recount(self) -> None:
+        """What waits is what is in the queue now."""
+        self._backlog.waiting = sum(max(1, job.request.rows) for job in self.waiting)
+
+    def returned(self) -> None:
+        """The batch that was sent is back."""
+        self.running = False
+        self._backlog.note_run(perf_counter() - self._sent_s, self._backlog.running)
+        self._backlog.running = 0
 
     def _joins(self, first: Job, job: Job) -> bool:
         if job.request.rows == 0:
@@ -113,6 +155,7 @@ class Lane:
 
     def _leave(self, run_us: float) -> None:
         self.in_loop = False
+        self.recount()
         if not self._told:
             self._told = True  # once: on a busy machine a fast model goes and comes
             emit(

@@ -5,7 +5,7 @@ ModelyardError
 │                                                 too_many_attempts
 ├── AuthorizationError    you may not             scope_missing model_not_allowed
 ├── LimitError            not now, slow down      rate_limited quota_exhausted concurrency_exceeded
-├── OverloadError         not now, we are full    server_busy inflight_bytes_exceeded
+├── OverloadError         not now, we are full    server_busy overloaded inflight_bytes_exceeded
 ├── NotFoundError         there is no such thing  model_not_found version_not_found endpoint_not_found
 │                                                 prediction_not_found key_not_found route_not_found
 ├── MethodError           not with this verb      method_not_allowed
@@ -93,7 +93,7 @@ class LimitError(ModelyardError):
 class OverloadError(ModelyardError):
     """The server is full; nothing was done."""
 
-    codes = _codes("server_busy inflight_bytes_exceeded")
+    codes = _codes("server_busy overloaded inflight_bytes_exceeded")
 
 
 class NotFoundError(ModelyardError):

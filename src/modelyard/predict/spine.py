@@ -262,8 +262,9 @@ class Predictor:
         self.in_flight.add(prediction)
         if not self._permits.take():
             prediction.permit = False
-            prediction.error = busy()
-            self._batcher.finish(prediction)
+            self._batcher.refuse(prediction, busy())
+        elif self._batcher.full and (full := self._batcher.full.get(id(prediction.servable))) is not None:
+            self._batcher.refuse(prediction, full)
         elif call.head.content_encoding is None and len(call.body) <= OFF_LOOP_BYTES:
             return prediction
         else:
@@ -320,9 +321,8 @@ class Predictor:
 
     def _check_fresh(self) -> None:
         if self._refuse_stale and time.monotonic() - self.fresh_s > self._max_age_s:
-            raise UnavailableError(
-                "snapshot_stale", "The server has not seen the database for too long.", retry_after_s=1.0
-            )
+            text = "The server has not seen the database for too long."
+            raise UnavailableError("snapshot_stale", text, retry_after_s=1.0)
 
     def _refuse(self, call: Call, error: ModelyardError, rate: RateState | None, client: str = "") -> None:
         """Answers what never became a prediction: it is counted, not recorded."""

@@ -14,7 +14,7 @@ from modelyard.core.errors import CommandError
 DEFAULT_WAIT_S = 1.0
 """What is waited where a server says 429 or 503 without `Retry-After`."""
 NOTHING_WAS_DONE = frozenset({
-    "rate_limited", "concurrency_exceeded", "server_busy", "inflight_bytes_exceeded", "shutting_down",
+    "rate_limited", "concurrency_exceeded", "server_busy", "overloaded", "inflight_bytes_exceeded", "shutting_down",
     "model_not_ready",
 })  # fmt: skip
 """Refusals after which asking again does nothing twice, whatever the verb."""
