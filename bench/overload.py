@@ -73,7 +73,7 @@ class Seen:
 
     accepted: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
-    statuses: dict[int, int] = field(default_factory=dict)
+    statuses: dict[str, int] = field(default_factory=dict)
     broken: int = 0
     unsent: int = 0
 
@@ -112,7 +112,8 @@ class Caller(asyncio.Protocol):
             took = time.perf_counter() - self.due.popleft()
             status = int(head[9:12])
             (self.seen.accepted if status == 200 else self.seen.refused).append(took)
-            self.seen.statuses[status] = self.seen.statuses.get(status, 0) + 1
+            said = "200" if status == 200 else json.loads(rest[:size])["code"]
+            self.seen.statuses[said] = self.seen.statuses.get(said, 0) + 1
             if not self.due:
                 self.free.append(self)
 
@@ -140,22 +141,24 @@ def _request(target: Target) -> bytes:
 
 
 async def open_load(target: Target, rate: float, seconds: float) -> Seen:
-    """Requests at a constant rate, each on a free connection; one for which none is free counts as unsent."""
+    """Requests of callers who know nothing of each other (a Poisson process, seeded), each on a free connection; one
+    for which none is free counts as unsent."""
     seen = Seen()
     free = await connect(target, seen, CONNECTIONS)
     callers = list(free)
     begun = time.perf_counter()
-    number = 0
+    gaps = np.random.default_rng(2).exponential
+    due = gaps(1 / rate)
     while (now := time.perf_counter() - begun) < seconds:
-        while number / rate <= now:
+        while due <= now:
             while free and free[0].closed:
                 free.popleft()
             if free:
-                free.popleft().ask(begun + number / rate)
+                free.popleft().ask(begun + due)
             else:
                 seen.unsent += 1
-            number += 1
-        await asyncio.sleep(min(0.001, max(0.0, number / rate - now)))
+            due += gaps(1 / rate)
+        await asyncio.sleep(min(0.001, max(0.0, due - now)))
     for _ in range(300):
         if not any(caller.due for caller in callers if not caller.closed):
             break

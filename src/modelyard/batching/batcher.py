@@ -112,8 +112,7 @@ class Batcher:
     def _advance(self, lane: Lane) -> None:
         batch, over = lane.take()
         self._finished += over
-        if self.full:
-            self.full.pop(id(lane.servable), None)
+        self.full.pop(id(lane.servable), None)
         if not batch:
             lane.recount()
             return
@@ -136,6 +135,7 @@ class Batcher:
 
     def _returned(self, lane: Lane, batch: Sequence[Job], done: Future[Ran]) -> None:
         lane.returned()
+        self.full.pop(id(lane.servable), None)  # here too: nobody may wait, then no next batch would do it
         if done.exception() is None:
             self._apply(lane, batch, done.result())
         else:  # not even an Exception: a model that wanted to end the process

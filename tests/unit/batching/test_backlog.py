@@ -122,3 +122,23 @@ def test_another_version_is_not_touched() -> None:
     bench.loop.turn()
     assert len(bench.settled) == 2
     assert not job.errors
+
+
+def test_a_run_that_filled_all_room_leaves_it_when_it_ends() -> None:
+    """Nobody waits behind a run that alone takes all room; once it is over, the next ones are not refused for it."""
+    served, bench = servable(in_loop=False), Bench(max_wait_ms=0.005)
+    bench.submit(*(StubJob(served, number) for number in range(LEAST_ROWS)))
+    bench.loop.settle()
+    refused, job = StubJob(served, 8), StubJob(served, 9)
+    bench.submit(refused)
+    bench.loop.settle()
+    assert bench.settled == [refused]
+    assert bench.batcher.full
+    bench.executor.step()
+    bench.loop.settle()
+    assert not bench.batcher.full
+    bench.submit(job)
+    bench.loop.settle()
+    bench.executor.step()
+    bench.loop.settle()
+    assert job.is_right
