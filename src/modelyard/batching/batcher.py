@@ -159,8 +159,8 @@ class Batcher:
         lane.note_run(ran.run_s, ran.ended_s, sum(job.request.rows for job in batch))
 
     def _shared_out(self, lane: Lane, batch: Sequence[Job], ran: Ran) -> bool:
-        """Whether `together` answered them all; only where nobody can have been answered meanwhile."""
-        if self._together is None or ran.joint is None or not lane.in_loop:
+        """Whether `together` answered them all; only where nobody was answered, or left, meanwhile."""
+        if self._together is None or ran.joint is None or (not lane.in_loop and any(job.over for job in batch)):
             return False
         try:
             return self._together(batch, ran.joint, ran.started_s, ran.ended_s)

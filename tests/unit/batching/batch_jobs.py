@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from modelyard.batching.batcher import Batcher
+from modelyard.batching.ports import Together
 from modelyard.core.errors import ModelyardError
 from modelyard.core.settings import BatchingSettings
 from modelyard.core.types import DecodedRequest, Servable, Tensors
@@ -94,11 +95,11 @@ class HandExecutor(Executor):
 class Bench:
     """A batcher over both; `turns` lists what was settled, turn by turn."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, together: Together | None = None, **settings: Any) -> None:
         self.loop, self.executor = HandLoop(), HandExecutor()
         self.turns: list[list[StubJob]] = []
         chosen = BatchingSettings(**{"max_loop_run_us": 1e9, **settings})
-        self.batcher = Batcher(self.loop, self.executor, chosen, self._settle)  # type: ignore[arg-type]
+        self.batcher = Batcher(self.loop, self.executor, chosen, self._settle, together)  # type: ignore[arg-type]
 
     def _settle(self, jobs: Sequence[Any]) -> None:
         self.turns.append(list(jobs))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 from batch_jobs import Bench, StubJob
@@ -310,6 +313,27 @@ def test_refused_jobs_are_settled_with_the_turns_others() -> None:
     assert len(bench.turns) == 1
     assert sorted(job.number for job in bench.settled) == [0, 1, 2]
     assert runs(served) == [2]
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_batch_from_the_executor_is_answered_together_while_all_wait(left: bool) -> None:
+    """Its answers are made in one go, as on the loop; if one caller left meanwhile, each is answered alone."""
+    together: list[int] = []
+
+    def answer(batch: Sequence[Any], *_: object) -> bool:
+        together.append(len(batch))
+        return True
+
+    served, bench = servable(in_loop=False), Bench(answer)
+    jobs = [StubJob(served, n) for n in range(4)]
+    bench.submit(*jobs)
+    bench.loop.turn()
+    jobs[1].over = left
+    bench.executor.step()
+    bench.loop.settle()
+    assert together == ([] if left else [4])
+    assert [len(job.outputs) for job in jobs] == ([1, 0, 1, 1] if left else [0] * 4)
+    assert bench.settled == jobs
 
 
 def test_an_executor_that_is_closed_fails_the_batch() -> None:
