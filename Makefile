@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check bench bench-peers test-long fuzz clean
+.PHONY: help demo test check bench bench-peers test-long test-kserve fuzz clean
 .DEFAULT_GOAL := help
 
 help: ## Lists the commands
@@ -48,6 +48,11 @@ test: $(VENV)/.test system check ## Everything that a commit of the service must
 test-long: $(VENV)/.test system ## The long, seeded forms (about an hour); their figures go into docs/promises.md
 	@MODELYARD_KEEP_FIGURES=1 $(BIN)/pytest -m long -s --durations=15
 	@$(BIN)/python docs/promises.py
+
+test-kserve: $(VENV)/.test ## KServe's own Python client, untouched, in an environment of its own (450 MB), against a real server
+	@test -d .venv-kserve || $(PYTHON) -m venv .venv-kserve
+	@.venv-kserve/bin/python -m pip install -q --disable-pip-version-check 'kserve==0.21.*'
+	@$(BIN)/pytest -m kserve
 
 FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/.test ## Coverage-guided fuzzing of every parser, FUZZ_SECONDS each; what it finds stays in tests/fuzz/corpus

@@ -23,10 +23,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long forms run only when they are asked for (`make test-long`)."""
+    """Long forms, and what needs an environment of its own, run only when they are asked for (see `make help`)."""
     wanted = config.option.markexpr
     for item in list(items):
-        for marker in ("long", "infra_long"):
+        for marker in ("long", "infra_long", "kserve"):
             if marker in item.keywords and marker not in wanted:
                 items.remove(item)
                 break

@@ -52,7 +52,7 @@ def test_every_route_of_the_application_is_gated(yard: Yard) -> None:
     routes = yard.app.router.routes
     assert all(isinstance(route, GatedRoute) for route in routes)
     public = {route.path for route in routes if route.needs.scope is None}
-    health = {"/v2", "/v2/", "/v2/health/live", "/v2/health/ready", "/ping"}
+    health = {"/", "/v2", "/v2/", "/v2/health/live", "/v2/health/ready", "/ping"}
     docs = {"/docs", "/docs/start.js", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/openapi.json"}
     assert public == health | docs
 

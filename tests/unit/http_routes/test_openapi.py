@@ -110,6 +110,7 @@ GOOD: Mapping[tuple[str, str], list[Ask]] = {
         _unready("/v2/repository/models/tree/unload", "POST", "admin"),
         _loaded("/v2/repository/models/tree/unload"),
     ],
+    ("GET", "/"): [lambda y: y.ask("GET", "/", scope="none")],
     ("GET", "/v1/models"): [
         lambda y: y.ask("GET", "/v1/models"),
         lambda y: y.ask("GET", "/v1/models", scope="oak"),
@@ -117,11 +118,13 @@ GOOD: Mapping[tuple[str, str], list[Ask]] = {
     ],
     ("GET", "/v1/models/{model}"): [
         lambda y: y.ask("GET", "/v1/models/tree"),
+        lambda y: y.ask("GET", "/v1/models/tree", scope="predict"),
         lambda y: y.ask("GET", "/v1/models/tree", if_none_match="*"),
     ],
     ("GET", "/v1/models/{model}/versions"): [lambda y: y.ask("GET", "/v1/models/tree/versions?limit=1")],
     ("GET", "/v1/models/{model}/versions/{version}"): [
         lambda y: y.ask("GET", "/v1/models/tree/versions/1"),
+        lambda y: y.ask("GET", "/v1/models/tree/versions/1", scope="predict"),
         lambda y: y.ask("GET", "/v1/models/tree/versions/9"),
     ],
     ("POST", "/v1/models/{model}/versions"): [

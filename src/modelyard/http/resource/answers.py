@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from modelyard.core.types import DATATYPES
 
@@ -83,6 +83,33 @@ class VersionAnswer(VersionLine):
     redaction: list[str]
 
 
+class VersionState(Answer):
+    """How TensorFlow Serving says whether a version answers."""
+
+    version: str
+    state: Literal["AVAILABLE", "LOADING", "END"] = Field(description="END: taken out, workers died in its runs.")
+    status: dict[str, str]
+
+
+class StatusAnswer(Answer):
+    """What a key that may only predict learns of a model or a version."""
+
+    name: str
+    ready: bool
+    model_version_status: list[VersionState]
+
+
+class WholeVersionAnswer(VersionAnswer):
+    """All that is known of a version, and whether it answers."""
+
+    ready: bool
+    model_version_status: list[VersionState]
+
+
+class VersionShownAnswer(RootModel[WholeVersionAnswer | StatusAnswer]):
+    """A version, by what the key may see."""
+
+
 class RevivedAnswer(Answer):
     """A version that may be loaded again; `revived` false: it was not out."""
 
@@ -147,6 +174,12 @@ class ModelAnswer(Answer):
     unhealthy: list[str] = []
     created_at: Time
     endpoints: list[EndpointAnswer]
+    ready: bool = Field(description="Every version that gets traffic answers.")
+    model_version_status: list[VersionState]
+
+
+class ModelShownAnswer(RootModel[ModelAnswer | StatusAnswer]):
+    """A model, by what the key may see."""
 
 
 class KeyAnswer(Answer):
@@ -237,6 +270,12 @@ class LiveAnswer(Answer):
     """The event loop turns."""
 
     live: Literal[True]
+
+
+class AliveAnswer(Answer):
+    """The event loop turns, in the words of KServe's V1 protocol."""
+
+    status: Literal["alive"]
 
 
 class ReadyAnswer(Answer):

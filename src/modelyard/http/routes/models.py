@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from modelyard.auth.scopes import Scope
-from modelyard.core.errors import InvalidRequestError
+from modelyard.core.errors import InvalidRequestError, NotFoundError
+from modelyard.http.forms.status import model_status, version_status
 from modelyard.http.forms.views import model_summaries, model_view, version_summary, version_view
 from modelyard.http.resource.answers import (
-    ModelAnswer,
     ModelsAnswer,
+    ModelShownAnswer,
     PublishedAnswer,
     RevivedAnswer,
-    VersionAnswer,
     VersionsAnswer,
+    VersionShownAnswer,
 )
 from modelyard.http.resource.etags import etag_of, tagged
 from modelyard.http.resource.paging import page_answer, page_of
 from modelyard.http.resource.upload import publish_upload, receive_upload
 from modelyard.http.routes.asked import ListQuery, ModelName, VersionName
 from modelyard.http.routes.gate import Caller, JsonResponse, RouteTable, Wired, scope
+from modelyard.http.routes.oip import Table
 from modelyard.http.services import Services, revive, unhealthy_among
 from modelyard.models.ports import Version
+from modelyard.routing.ports import Endpoint
+from modelyard.routing.table import RoutingTable
 
 routes = RouteTable("models")
 
@@ -39,12 +43,16 @@ def list_models(request: Request, services: Wired, caller: Caller, asked: Annota
     return page_answer(request, "models", page.elements, page.next_cursor)
 
 
-@routes.get("/v1/models/{model}", ModelAnswer, tagged=True)
-@scope(Scope.ADMIN)
-def show_model(request: Request, services: Wired, model: ModelName) -> Response:
-    """One model, its versions and the endpoints that serve it."""
+@routes.get("/v1/models/{model}", ModelShownAnswer, tagged=True)
+@scope(Scope.ADMIN, also=Scope.PREDICT)
+def show_model(request: Request, services: Wired, table: Table, caller: Caller, model: ModelName) -> Response:
+    """One model, its versions and the endpoints that serve it. A key that may only predict learns whether it answers,
+    as TensorFlow Serving and KServe's V1 protocol say it; an administrator's learns that too."""
+    if Scope.ADMIN not in caller.scopes:
+        return _status(request, model, model_status(table, model, _endpoint(table, model).model))
     versions = services.registry.versions(model)
     view = model_view(model, versions, services.endpoints.endpoints(), unhealthy_among(services, versions))
+    view |= model_status(table, model, model)
     return tagged(request, JsonResponse(view), etag_of(view))
 
 
@@ -65,12 +73,31 @@ def _place(numbered: tuple[int, Version]) -> tuple[float]:
     return (float(numbered[0]),)
 
 
-@routes.get("/v1/models/{model}/versions/{version}", VersionAnswer, tagged=True)
-@scope(Scope.ADMIN)
-def show_version(request: Request, services: Wired, model: ModelName, version: VersionName) -> Response:
-    """All that is known of a version: files with SHA-256, signature, example, metrics, provenance."""
+@routes.get("/v1/models/{model}/versions/{version}", VersionShownAnswer, tagged=True)
+@scope(Scope.ADMIN, also=Scope.PREDICT)
+def show_version(
+    request: Request, services: Wired, table: Table, caller: Caller, model: ModelName, version: VersionName
+) -> Response:
+    """All that is known of a version: files with SHA-256, signature, example, metrics, provenance. A key that may
+    only predict learns whether it answers, as for a model."""
+    if Scope.ADMIN not in caller.scopes:
+        known = services.registry.version(_endpoint(table, model).model, version)
+        return _status(request, model, version_status(table, known.model, version))
     view = version_view(services.registry.version(model, version))
+    view |= version_status(table, model, version)
     return tagged(request, JsonResponse(view), etag_of(view))
+
+
+def _status(request: Request, name: str, said: dict[str, Any]) -> Response:
+    view = {"name": name, **said}
+    return tagged(request, JsonResponse(view), etag_of(view))
+
+
+def _endpoint(table: RoutingTable, name: str) -> Endpoint:
+    endpoint = table.endpoints.get(name)
+    if endpoint is None:
+        raise NotFoundError("model_not_found", f"There is no model `{name}`.", field="model", got=name)
+    return endpoint
 
 
 @routes.post("/v1/models/{model}/versions", PublishedAnswer, statuses=(201, 200), refusals=(409, 422))

@@ -13,6 +13,7 @@ from modelyard.core.errors import ModelyardError, NotFoundError, UnavailableErro
 from modelyard.core.types import TensorSpec
 from modelyard.http.errors import error_headers, render_error
 from modelyard.http.resource.answers import (
+    AliveAnswer,
     LiveAnswer,
     MetadataAnswer,
     ModelReadyAnswer,
@@ -68,6 +69,13 @@ async def server_metadata_slash() -> Response:
 async def live() -> Response:
     """Whether the event loop turns: an answer is the proof."""
     return JsonResponse({"live": True})
+
+
+@routes.get("/", AliveAnswer)
+@public
+async def alive() -> Response:
+    """As `/v2/health/live`: clients of KServe's V1 protocol ask here."""
+    return JsonResponse({"status": "alive"})
 
 
 @routes.get("/v2/health/ready", ReadyAnswer, others={503: NotReadyAnswer})
