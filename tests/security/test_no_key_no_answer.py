@@ -21,7 +21,7 @@ from modelyard.http.wire import PREDICT_ROUTES
 PUBLIC = {
     *(
         ("GET", path)
-        for path in ("/v2", "/v2/", "/ping", "/v2/health/live", "/v2/health/ready", "/openapi.json", "/docs")
+        for path in ("/", "/v2", "/v2/", "/ping", "/v2/health/live", "/v2/health/ready", "/openapi.json", "/docs")
     ),
     *(("GET", f"/docs/{name}") for name in ("start.js", "swagger-ui-bundle.js", "swagger-ui.css")),
 }
