@@ -73,7 +73,11 @@ class OipCodec:
         return encode_answer(request, outputs, context)
 
     def decode_turn(
-        self, bodies: Sequence[bytes], signature: Signature, bounds: CodecBounds
+        self,
+        bodies: Sequence[bytes],
+        signature: Signature,
+        bounds: CodecBounds,
+        content_type: bytes | None = None,
     ) -> list[DecodedRequest | None]:
         """The requests that have the form of the last usual one, read together; None for all others."""
         plan = plan_of(signature)

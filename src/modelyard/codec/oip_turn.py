@@ -131,7 +131,7 @@ def encode_rows(
     if template is None:
         template = _template(plan, model, version, arrays)
         remember(plan.templates, form, template)
-    return [template % row for row in zip(ids, *map(_cells, arrays), strict=True)]
+    return [template % row for row in zip(ids, *map(cells_of, arrays), strict=True)]
 
 
 def _template(plan: SignaturePlan, model: str, version: str, arrays: Sequence[Array]) -> bytes:
@@ -144,6 +144,7 @@ def _opening(output: OutputPlan, array: Array) -> bytes:
     return output.opening.replace(b"%", b"%%") + shape + b',"data":[%b]},'
 
 
-def _cells(array: Array) -> list[bytes]:
+def cells_of(array: Array) -> list[bytes]:
+    """Each row of a table of one or two dimensions as JSON, without its brackets."""
     text = orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY)
     return text[1:-1].split(b",") if array.ndim == 1 else text[2:-2].split(b"],[")

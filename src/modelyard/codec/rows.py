@@ -33,6 +33,9 @@ from modelyard.codec.json_strict import parse, printable
 from modelyard.codec.oip_request import fits, read_subject
 from modelyard.codec.signature_plan import plan_of
 from modelyard.codec.tensors import as_text, flatten, from_values, shown
+from modelyard.codec.together.answers import label_key, results_together
+from modelyard.codec.together.forms import decode_together
+from modelyard.codec.together.learning import learn
 from modelyard.core.errors import InternalError, InvalidRequestError
 from modelyard.core.types import (
     AnswerContext,
@@ -43,6 +46,7 @@ from modelyard.core.types import (
     ItemError,
     RawRequest,
     Signature,
+    Surface,
     Tensors,
     TensorSpec,
 )
@@ -56,17 +60,19 @@ class PredictionsCodec:
     def decode(self, raw: RawRequest, signature: Signature, bounds: CodecBounds) -> DecodedRequest:
         """One row per good item; a bad item is an ItemError in `items`. With no good item `inputs` is empty and
         `rows` 0. Raises InvalidRequestError where the request as a whole cannot be read."""
-        document = parse(raw.body, bounds, keep_constants=True)
-        items = _items_of(document, signature, bounds)
-        subject = read_subject(document.get("subject"), "subject")
-        decoded = _all_at_once(items, signature)
-        if decoded is not None:
-            return DecodedRequest(
-                decoded, _rows(len(items), signature), items=tuple(range(len(items))), subject=subject
-            )
-        rows, marks = _one_by_one(items, signature)
-        inputs = _stacked(rows, signature)
-        return DecodedRequest(inputs, _rows(len(rows), signature), items=marks, subject=subject)
+        decoded = _decode(raw, signature, bounds)
+        learn(Surface.PREDICTIONS, raw, decoded, signature, bounds, _decode)
+        return decoded
+
+    def decode_turn(
+        self,
+        bodies: Sequence[bytes],
+        signature: Signature,
+        bounds: CodecBounds,
+        content_type: bytes | None = None,
+    ) -> list[DecodedRequest | None]:
+        """See TurnCodec: those of a known form."""
+        return decode_together(Surface.PREDICTIONS, bodies, signature, bounds)
 
     def encode(self, request: DecodedRequest, outputs: Tensors, context: AnswerContext) -> EncodedAnswer:
         """One result per item, in the items' order. `outputs` may be empty where every item was refused."""
@@ -85,6 +91,26 @@ class PredictionsCodec:
             "results": results,
         }
         return EncodedAnswer(orjson.dumps(answer, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY))
+
+    def encode_turn(
+        self, requests: Sequence[DecodedRequest], outputs: Tensors, ids: Sequence[bytes], context: AnswerContext
+    ) -> list[bytes] | None:
+        """See TurnCodec; None unless each has one item, a good one."""
+        if any(request.items != (0,) for request in requests):
+            return None
+        return results_together(outputs, ids, context, lambda: _labels(outputs, context.signature, len(ids)))
+
+
+def _decode(raw: RawRequest, signature: Signature, bounds: CodecBounds) -> DecodedRequest:
+    document = parse(raw.body, bounds, keep_constants=True)
+    items = _items_of(document, signature, bounds)
+    subject = read_subject(document.get("subject"), "subject")
+    decoded = _all_at_once(items, signature)
+    if decoded is not None:
+        return DecodedRequest(decoded, _rows(len(items), signature), items=tuple(range(len(items))), subject=subject)
+    rows, marks = _one_by_one(items, signature)
+    inputs = _stacked(rows, signature)
+    return DecodedRequest(inputs, _rows(len(rows), signature), items=marks, subject=subject)
 
 
 def _plain(value: Any) -> Any:
@@ -274,7 +300,7 @@ def _output_rows(outputs: Tensors, signature: Signature, count: int) -> list[dic
             raise InternalError("internal", "The model gave no value for an output.", field=spec.name)
         for row, value in zip(rows, _values(outputs[spec.name], spec, count), strict=True):
             row[spec.name] = value
-    key = "label_name" if any(spec.name == "label" for spec in signature.outputs) else "label"
+    key = label_key(signature)
     for row, label in zip(rows, _labels(outputs, signature, count), strict=False):
         if label is not None:
             row[key] = label

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from modelyard.core.types import DATATYPES, Signature, TensorSpec
 
 _MAX_PLANS = 1024
 _MAX_CACHED = 256
+_NUMERIC = re.compile(r"\s*[-+.]?[0-9]")  # columns whose names could stand in a row of numbers
 
 
 class OutputPlan:
@@ -67,10 +69,13 @@ class SignaturePlan:
         self.single = self._single()
         self.columns = self._columns()
         self.column_names = frozenset(self.columns)
+        self.numeric_names = any(_NUMERIC.match(name) for name in self.columns or self.inputs)
         self.envelopes: dict[bytes, Any] = {}
         self.orders: dict[bytes, int] = {}
         self.slot: Any = None
         """The form of usual requests of one row (oip_turn.Slot)."""
+        self.forms: dict[Any, Any] = {}
+        """The forms of other surfaces' usual requests of one row (together.forms.Forms)."""
         self.strangers = self.misses = 0
         self.column_keys = [orjson.dumps(name) + b":" for name in self.single.spec.columns] if self.single else []
         self.templates: dict[tuple[Any, ...], bytes] = {}

@@ -152,8 +152,14 @@ class SurfaceCodec(Protocol):
 class TurnCodec(SurfaceCodec, Protocol):
     """A codec that can take the usual requests of one turn of the loop together, with the same results."""
 
-    def decode_turn(self, bodies: Sequence[bytes], signature: Signature, bounds: CodecBounds) -> list[Any]:
-        """One DecodedRequest per body, or None where `decode` must look; never raises."""
+    def decode_turn(
+        self,
+        bodies: Sequence[bytes],
+        signature: Signature,
+        bounds: CodecBounds,
+        content_type: bytes | None = None,
+    ) -> list[Any]:
+        """One DecodedRequest per body, all of this content type, or None where `decode` must look; never raises."""
 
     def encode_turn(
         self, requests: Sequence[DecodedRequest], outputs: Tensors, ids: Sequence[bytes], context: AnswerContext

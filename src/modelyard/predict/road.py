@@ -19,6 +19,14 @@ from modelyard.routing.table import Route, RoutingTable
 MOST_ROADS = 4096
 
 
+class Group(NamedTuple):
+    """Whose bodies may be decoded together."""
+
+    servable_id: int
+    surface: Surface
+    content_type: bytes | None
+
+
 class Road(NamedTuple):
     """What a request's head says, checked against one key table and one routing table.
 
@@ -35,7 +43,7 @@ class Road(NamedTuple):
     refusal: ModelyardError | None = None
     standing: bytes = b""
     plain: bool = False
-    group: tuple[int, Surface] | None = None
+    group: Group | None = None
 
 
 class Roads:
@@ -76,7 +84,7 @@ class Roads:
             None,
             standing(head, principal, route),
             plain,
-            (id(route.servable), head.surface) if plain else None,
+            Group(id(route.servable), head.surface, head.content_type) if plain else None,
         )
         if head.lasting:
             if len(known) >= MOST_ROADS:

@@ -277,10 +277,10 @@ class Predictor:
     def _decode_group(self, group: Any, predictions: list[Prediction]) -> None:
         """Decodes what arrived for one version in one form, together where that is possible."""
         requests: list[DecodedRequest | None] = [None] * len(predictions)
-        if group is not None and predictions[0].road.plain:
+        if group is not None:
             codec: Any = predictions[0].road.codec
             bodies = [prediction.call.body for prediction in predictions]
-            requests = codec.decode_turn(bodies, predictions[0].servable.signature, self._bounds)
+            requests = codec.decode_turn(bodies, predictions[0].servable.signature, self._bounds, group.content_type)
         submit = self._batcher.submit
         for prediction, request in zip(predictions, requests, strict=True):
             if request is None:

@@ -24,7 +24,7 @@ _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 
 def in_rows(outputs: Tensors, signature: Signature) -> bytes:
     """`{"predictions": […]}`; where the outputs do not share their first dimension, the object of whole outputs."""
-    columns = _arrays(outputs, signature)
+    columns = arrays_of(outputs, signature)
     if len(columns) == 1:
         ((plan, array),) = columns
         return b'{"predictions":%b}' % _dumps(_whole(plan, array))
@@ -38,7 +38,7 @@ def in_rows(outputs: Tensors, signature: Signature) -> bytes:
 
 def in_columns(outputs: Tensors, signature: Signature) -> bytes:
     """`{"outputs": …}`: the only output's tensor, or an object of them by name."""
-    columns = _arrays(outputs, signature)
+    columns = arrays_of(outputs, signature)
     if len(columns) == 1:
         return b'{"outputs":%b}' % _dumps(_whole(*columns[0]))
     return b'{"outputs":%b}' % _dumps({plan.name: _whole(plan, array) for plan, array in columns})
@@ -68,7 +68,8 @@ def named_outputs(answered: dict[str, Any], signature: Signature) -> dict[str, A
     return {name: [row[name] for row in said] for name in names}
 
 
-def _arrays(outputs: Tensors, signature: Signature) -> list[tuple[OutputPlan, Array]]:
+def arrays_of(outputs: Tensors, signature: Signature) -> list[tuple[OutputPlan, Array]]:
+    """Each output in its own type (FP16 as FP32), in the model's order. InternalError if the model gave none."""
     columns: list[tuple[OutputPlan, Array]] = []
     for plan in plan_of(signature).all_outputs:
         array = outputs.get(plan.name)

@@ -8,6 +8,7 @@ does not have are left out of a data frame and of a CSV with a header, as MLflow
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from modelyard.codec.json_strict import parse, printable
@@ -29,6 +30,9 @@ from modelyard.codec.scoring.quick import quick_csv, quick_rows
 from modelyard.codec.scoring.tfserving import require_one_of
 from modelyard.codec.signature_plan import SignaturePlan, plan_of
 from modelyard.codec.tensors import shown
+from modelyard.codec.together.answers import scores_together
+from modelyard.codec.together.forms import decode_together
+from modelyard.codec.together.learning import learn
 from modelyard.core.errors import InvalidRequestError, MediaTypeError
 from modelyard.core.types import (
     AnswerContext,
@@ -38,6 +42,7 @@ from modelyard.core.types import (
     EncodedAnswer,
     RawRequest,
     Signature,
+    Surface,
     Tensors,
 )
 
@@ -59,16 +64,46 @@ class InvocationsCodec:
     def decode(self, raw: RawRequest, signature: Signature, bounds: CodecBounds) -> DecodedRequest:
         """The request as tensors that fit the signature. Raises InvalidRequestError, naming the field, and
         MediaTypeError("content_type_unsupported")."""
-        plan = plan_of(signature)
-        array = _quick(raw, plan, bounds)
-        if array is not None:
-            return whole(plan, array)
-        read = _read(raw, plan, bounds)
-        return to_request(read.parts, plan, read.subject)
+        decoded = _decode(raw, signature, bounds)
+        if _is_text(raw.content_type, plan_of(signature)):
+            learn((Surface.INVOCATIONS, raw.content_type), raw, decoded, signature, bounds, _decode)
+        return decoded
+
+    def decode_turn(
+        self,
+        bodies: Sequence[bytes],
+        signature: Signature,
+        bounds: CodecBounds,
+        content_type: bytes | None = None,
+    ) -> list[DecodedRequest | None]:
+        """See TurnCodec: those of a known form."""
+        return decode_together((Surface.INVOCATIONS, content_type), bodies, signature, bounds)
 
     def encode(self, request: DecodedRequest, outputs: Tensors, context: AnswerContext) -> EncodedAnswer:
         """`predictions`, one entry per row."""
         return EncodedAnswer(in_rows(outputs, context.signature))
+
+    def encode_turn(
+        self, requests: Sequence[DecodedRequest], outputs: Tensors, ids: Sequence[bytes], context: AnswerContext
+    ) -> list[bytes] | None:
+        """See TurnCodec."""
+        return scores_together(requests, outputs, context.signature)
+
+
+def _decode(raw: RawRequest, signature: Signature, bounds: CodecBounds) -> DecodedRequest:
+    plan = plan_of(signature)
+    array = _quick(raw, plan, bounds)
+    if array is not None:
+        return whole(plan, array)
+    read = _read(raw, plan, bounds)
+    return to_request(read.parts, plan, read.subject)
+
+
+def _is_text(content_type: bytes | None, plan: SignaturePlan) -> bool:
+    """Whether the body is JSON, or CSV in which no row of numbers can be the header."""
+    if content_type is None or content_type.startswith(b"application/json"):
+        return True
+    return content_type.startswith(b"text/csv") and not plan.numeric_names
 
 
 def invocations_parts(raw: RawRequest, signature: Signature, bounds: CodecBounds) -> list[Part]:

@@ -21,7 +21,7 @@ _KEPT_PARSER_BYTES = 1 << 20
 _MAX_HEADER_BYTES = 4096
 _SPARE_VALUES = 4096
 _MIN_DEPTH = 8
-_DOUBTS = (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, ModelyardError)
+DOUBTS = (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, ModelyardError)
 _parsers = threading.local()
 
 
@@ -32,7 +32,7 @@ def quick_rows(body: bytes, plan: SignaturePlan, bounds: CodecBounds) -> tuple[s
     if single is None:
         return None
     try:
-        root = _parser(body).parse(body)
+        root = kept_parser(body).parse(body)
         if len(root) != 1:
             return None
         (form,) = root
@@ -44,8 +44,8 @@ def quick_rows(body: bytes, plan: SignaturePlan, bounds: CodecBounds) -> tuple[s
                 return None
             return _checked(form, data, brackets - 1, single, bounds)
         return _checked(form, value, brackets, single, bounds) if form in ("instances", "inputs") else None
-    except _DOUBTS:
-        _parsers.kept = simdjson.Parser()
+    except DOUBTS:
+        new_parser()
         return None
 
 
@@ -53,6 +53,8 @@ def quick_csv(body: bytes, plan: SignaturePlan, bounds: CodecBounds) -> Array | 
     """CSV of plain numbers, with a header in the model's order or without: the only input's tensor."""
     single = _usable(plan, bounds)
     if single is None or b"[" in body or b'"' in body:
+        return None
+    if plan.numeric_names:  # then a line of numbers may be the header
         return None
     head, found, rest = body.partition(b"\n")
     if found and len(head) <= _MAX_HEADER_BYTES and head and not head[:1].isdigit() and head[:1] != b"-":
@@ -62,9 +64,9 @@ def quick_csv(body: bytes, plan: SignaturePlan, bounds: CodecBounds) -> Array | 
     lines = body.rstrip().replace(b"\r\n", b"\n")
     table = b"[[%b]]" % lines.replace(b"\n", b"],[")
     try:
-        read = _checked("csv", _parser(table).parse(table), table.count(b"["), single, bounds)
-    except _DOUBTS:
-        _parsers.kept = simdjson.Parser()
+        read = _checked("csv", kept_parser(table).parse(table), table.count(b"["), single, bounds)
+    except DOUBTS:
+        new_parser()
         return None
     return None if read is None else read[1]
 
@@ -103,11 +105,14 @@ def _ordered(columns: bytes, plan: SignaturePlan, single: SinglePlan) -> int:
     return known
 
 
-def _parser(body: bytes) -> Any:
+def kept_parser(body: bytes) -> Any:
     """This thread's parser; a large document gets its own, so that nothing large is kept."""
     if len(body) > _KEPT_PARSER_BYTES:
         return simdjson.Parser()
-    kept = getattr(_parsers, "kept", None)
-    if kept is None:
-        kept = _parsers.kept = simdjson.Parser()
-    return kept
+    return getattr(_parsers, "kept", None) or new_parser()
+
+
+def new_parser() -> Any:
+    """This thread's parser from now on: one that met a doubt is thrown away, with what is left of its document."""
+    _parsers.kept = simdjson.Parser()
+    return _parsers.kept

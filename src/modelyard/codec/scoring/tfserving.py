@@ -7,6 +7,7 @@ column. `"subject"` names whom the prediction is about.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from modelyard.codec.json_strict import parse, printable
@@ -16,6 +17,9 @@ from modelyard.codec.scoring.parts import Part, read_columns, read_rows, to_requ
 from modelyard.codec.scoring.quick import quick_rows
 from modelyard.codec.signature_plan import SignaturePlan, plan_of
 from modelyard.codec.tensors import shown
+from modelyard.codec.together.answers import scores_together
+from modelyard.codec.together.forms import decode_together
+from modelyard.codec.together.learning import learn
 from modelyard.core.errors import InvalidRequestError
 from modelyard.core.types import (
     AnswerContext,
@@ -24,6 +28,7 @@ from modelyard.core.types import (
     EncodedAnswer,
     RawRequest,
     Signature,
+    Surface,
     Tensors,
 )
 
@@ -38,22 +43,44 @@ class TfServingCodec:
 
     def decode(self, raw: RawRequest, signature: Signature, bounds: CodecBounds) -> DecodedRequest:
         """The request as tensors that fit the signature. Raises InvalidRequestError, naming the field."""
-        plan = plan_of(signature)
-        quick = quick_rows(raw.body, plan, bounds)
-        if quick is not None and quick[0] in _FORMS:
-            if quick[0] == "instances":
-                require_rows(signature)
-            return whole(plan, quick[1], columnar=quick[0] == "inputs")
-        document = _read(raw, bounds)
-        if "instances" in document:
-            require_rows(signature)
-        subject = read_subject(document.get("subject"), "subject")
-        return to_request(_parts(document, plan), plan, subject, "inputs" in document)
+        decoded = _decode(raw, signature, bounds)
+        learn(Surface.TFSERVING, raw, decoded, signature, bounds, _decode)
+        return decoded
+
+    def decode_turn(
+        self,
+        bodies: Sequence[bytes],
+        signature: Signature,
+        bounds: CodecBounds,
+        content_type: bytes | None = None,
+    ) -> list[DecodedRequest | None]:
+        """See TurnCodec: those of a known form."""
+        return decode_together(Surface.TFSERVING, bodies, signature, bounds)
 
     def encode(self, request: DecodedRequest, outputs: Tensors, context: AnswerContext) -> EncodedAnswer:
         """`predictions` for rows, `outputs` for columns."""
         write = in_columns if request.columnar else in_rows
         return EncodedAnswer(write(outputs, context.signature))
+
+    def encode_turn(
+        self, requests: Sequence[DecodedRequest], outputs: Tensors, ids: Sequence[bytes], context: AnswerContext
+    ) -> list[bytes] | None:
+        """See TurnCodec."""
+        return scores_together(requests, outputs, context.signature)
+
+
+def _decode(raw: RawRequest, signature: Signature, bounds: CodecBounds) -> DecodedRequest:
+    plan = plan_of(signature)
+    quick = quick_rows(raw.body, plan, bounds)
+    if quick is not None and quick[0] in _FORMS:
+        if quick[0] == "instances":
+            require_rows(signature)
+        return whole(plan, quick[1], columnar=quick[0] == "inputs")
+    document = _read(raw, bounds)
+    if "instances" in document:
+        require_rows(signature)
+    subject = read_subject(document.get("subject"), "subject")
+    return to_request(_parts(document, plan), plan, subject, "inputs" in document)
 
 
 def tfserving_parts(raw: RawRequest, signature: Signature, bounds: CodecBounds) -> list[Part]:
