@@ -9,6 +9,7 @@ parser, which is slower and tells precisely what is wrong.
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, NoReturn
 
@@ -47,6 +48,25 @@ def parse(body: bytes, bounds: CodecBounds, *, keep_constants: bool = False) -> 
                 return value
     check_bounds(body, bounds)
     return parse_carefully(body, keep_constants=keep_constants)
+
+
+def parse_for_log(body: bytes) -> Any:
+    """The value of a document that was taken, as JSON can hold it: a number beyond a double (1e392) and what is no
+    number (NaN) stand as their own text. ValueError if it is no JSON."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return json.loads(body.decode("utf-8"), parse_float=_double, parse_int=_whole, parse_constant=str)
+
+
+def _double(text: str) -> float | str:
+    value = float(text)
+    return value if math.isfinite(value) else text
+
+
+def _whole(text: str) -> int | float | str:
+    value = int(text)
+    return value if -(2**63) <= value < 2**64 else _double(text)
 
 
 def check_bounds(body: bytes, bounds: CodecBounds) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from modelyard.codec.json_strict import parse_for_log
 from modelyard.codec.oip import OipCodec
 from modelyard.codec.oip_request import MAX_SUBJECT_BYTES
 from modelyard.codec.oip_turn import MOST_SLOT_BYTES, row_as_text
@@ -113,7 +114,7 @@ def _decode(
     if "error" in answered and _ANSWERS.isdisjoint(answered):
         return _refused_inputs(surface, raw, signature, hidden), _error(answered, hidden)
     if surface is Surface.PREDICTIONS:
-        items = orjson.loads(raw.body)["items"]
+        items = parse_for_log(raw.body)["items"]
         return _items(items, signature, hidden), _results(answered["results"], signature, hidden)
     if surface in _SCORING:
         parts = _SCORING[surface](raw, signature, _UNBOUNDED)
@@ -155,7 +156,7 @@ def _oip_inputs(raw: RawRequest, signature: Signature, hidden: Redaction) -> dic
     specs = plan_of(signature).inputs
     return _present(
         (item["name"], _named(nest(item["data"], item["shape"]), len(item["shape"]), specs[item["name"]], hidden))
-        for item in orjson.loads(raw.body)["inputs"]
+        for item in parse_for_log(raw.body)["inputs"]
     )
 
 

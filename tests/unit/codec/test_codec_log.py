@@ -265,3 +265,24 @@ def test_the_subject_is_the_one_that_the_body_names(body: bytes, subject: str) -
     """The protocol's parameter goes before the body's field; what is no subject is none."""
     assert subject_of(RawRequest(body)) == subject
     assert subject_of(RawRequest(body + b"\x00\xff", None, b"%d" % len(body))) == subject
+
+
+@pytest.mark.parametrize("text", ["1e392", "-1e400", "9" * 400, "NaN", "-Infinity"])
+@pytest.mark.parametrize("rule", ["", "hash", "mask", "drop"])
+def test_numbers_that_json_cannot_hold_are_logged_as_their_text(tree: Signature, text: str, rule: str) -> None:
+    """One row of two is refused for it; the record is JSON, says what was sent, and hides it where a rule says so."""
+    body = b'{"items":[{"age":%s,"bmi":2.5,"sex":3},{"age":4,"bmi":5,"sex":6}]}' % text.encode()
+    raw = RawRequest(body)
+    codec = CODECS[Surface.PREDICTIONS]
+    request = codec.decode(raw, tree, CodecBounds())
+    assert request.rows == 1
+    rules = read_policy(policy_text({"age": rule})) if rule else ()
+    answer = codec.encode(
+        request, {"label": np.array([1]), "scores": np.array([[1, 0]], np.float32)}, AnswerContext("m", "1", "id", tree)
+    )
+    inputs, outputs = decode_for_log(Surface.PREDICTIONS, raw, answer, tree, rules, key=b"k")
+    assert orjson.loads(orjson.dumps(inputs)) == inputs
+    if not rule:
+        assert inputs == [{"age": text, "bmi": 2.5, "sex": 3}, {"age": 4, "bmi": 5, "sex": 6}]
+    assert len(outputs) == 2
+    assert ("1e392" in str(inputs)) is (text == "1e392" and not rule)
