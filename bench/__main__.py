@@ -1,7 +1,7 @@
 """`python -m bench`: the comparison in one sitting, interleaved passes, medians; JSON and plots. For an idle machine.
 
-`--only` picks sections: compare, stages, workers, image, start, memory, rates, drain. Peers (MLServer, BentoML) are
-measured if their environments are there (`make bench-peers`).
+`--only` picks sections: compare, surfaces, stages, workers, image, start, memory, rates, drain. Peers (MLServer,
+BentoML) are measured if their environments are there (`make bench-peers`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from bench import footprint, long_rates, models
+from bench import footprint, long_rates, models, surfaces
 from bench.bodies import Body, as_binary, as_json
 from bench.load import Measured, measure
 from bench.plots import plot
@@ -44,7 +44,7 @@ from bench.servers import (
 OURS, HANDLER = "Modelyard, everything on", "FastAPI handler, nothing on"
 HELLO, GRANIAN = "uvicorn hello", "granian hello"
 MLSERVER, BENTOML = "MLServer", "BentoML"
-SECTIONS = ("compare", "stages", "workers", "image", "start", "memory", "rates", "drain")
+SECTIONS = ("compare", "surfaces", "stages", "workers", "image", "start", "memory", "rates", "drain")
 STAGES = ([], ["keys"], ["limits"], ["journal"], ["batching"], ["limits", "journal"], ["keys", "limits", "journal"])
 PEERS = {MLSERVER: Path(".venv-mlserver/bin/python"), BENTOML: Path(".venv-bentoml/bin/python")}
 Servers = dict[str, Callable[[], AbstractContextManager[Target]]]
@@ -102,6 +102,10 @@ class Bench:
         hundred = as_json(self.tree, 100, self.folder)
         cases["tree, 100 rows, 4 connections"] = self._servers(self.tree), hundred, 4
         return self.run(cases)
+
+    def surfaces(self) -> Passes:
+        """The tree model by every surface, and with an Idempotency-Key."""
+        return surfaces.measured(self.tree, self.folder, self.passes, self.seconds, self.only)
 
     def stages(self) -> Passes:
         """The tree model at 64 connections with stages taken out; no drain in any of them."""
@@ -208,8 +212,11 @@ def measure_sections(bench: Bench, chosen: list[str], minutes_s: float) -> dict[
     body = as_json(bench.tree, 1, bench.folder)
     for name in chosen:
         console.rule(name)
-        if name in ("compare", "stages", "image"):
-            found = {"compare": bench.compare, "stages": bench.stages, "image": bench.images}[name]()
+        if name in ("compare", "surfaces", "stages", "image"):
+            measured = {
+                "compare": bench.compare, "surfaces": bench.surfaces, "stages": bench.stages, "image": bench.images
+            }  # fmt: skip
+            found = measured[name]()
             record[name] = medians(found)
             record[f"{name}_all"] = {
                 case: {server: [one.as_dict() for one in passes] for server, passes in servers.items()}

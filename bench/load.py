@@ -41,12 +41,12 @@ class Measured:
         return asdict(self)
 
 
-def measure(target: Target, body: Body, connections: int, seconds: float, folder: Path) -> Measured:
-    """One pass of wrk with so many connections, after a second of warm-up."""
+def measure(target: Target, body: Body, connections: int, seconds: float, folder: Path, more: str = "") -> Measured:
+    """One pass of wrk with so many connections, after a second of warm-up. `more` is added to its script."""
     sent = {**body.headers, **target.headers}
     headers = "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in sent.items())
     script = folder / "load.lua"
-    script.write_text(SCRIPT % (body.path, headers))
+    script.write_text(SCRIPT % (body.path, headers + more))
     _wrk(target.url, script, connections, min(1.0, seconds))
     out = _wrk(target.url, script, connections, seconds)
     found = json.loads(out[out.index("{") :])
