@@ -33,7 +33,7 @@ def open_services(settings: Settings) -> Services:
         from modelyard.journal.drain import drain_once
         from modelyard.storage.file.kept import KeptAnswers
 
-        decode = partial(decode_for_log, key=installation_secret(folder.path))
+        decode = partial(decode_for_log, key=installation_secret(folder.path), spliced=True)
         durable = settings.journal.durability == "host"
         kept = KeptAnswers(folder.kept, folder.spool, 0, clock, durable)
         try:

@@ -23,6 +23,7 @@ import orjson
 
 from modelyard.codec.json_strict import parse_for_log
 from modelyard.codec.oip import OipCodec
+from modelyard.codec.oip_answer import answer_as_text
 from modelyard.codec.oip_request import MAX_SUBJECT_BYTES
 from modelyard.codec.oip_turn import MOST_SLOT_BYTES, row_as_text
 from modelyard.codec.rows import PredictionsCodec
@@ -102,6 +103,9 @@ def _spliced(raw: RawRequest, answer: EncodedAnswer, signature: Signature) -> tu
         return None
     if answer.header_length is not None:
         return None
+    outputs = answer_as_text(answer.body, plan)
+    if outputs is not None:
+        return orjson.Fragment(text), orjson.Fragment(outputs)
     answered = orjson.loads(answer.body)
     return (orjson.Fragment(text), _oip_outputs(answered, answer, _NOTHING)) if "outputs" in answered else None
 

@@ -5,6 +5,7 @@ NaN and the infinities become null in JSON (docs/decisions/0005-nan-in-json.md);
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,31 @@ def encode_answer(request: DecodedRequest, outputs: Tensors, context: AnswerCont
         written = [_json_output(plan_output, outputs) for plan_output in plan.all_outputs]
         return EncodedAnswer(opening + b",".join(written) + b"]}")
     return _mixed_answer(opening, _choices(request, plan, binary), outputs)
+
+
+def answer_as_text(body: bytes, plan: SignaturePlan) -> bytes | None:
+    """The outputs of an answer of one row, as the prediction log's JSON: `{output: [[…]]}`. Cut out of the answer,
+    not parsed: it is the server's own. None for any other form (text, tensors, an error, chosen outputs)."""
+    form = plan.answer_form
+    if form is None:
+        form = plan.answer_form = _form_of(plan)
+    found = form.fullmatch(body)
+    if found is None:
+        return None
+    written = []
+    parts = iter(found.groups())
+    for key, columns, data in zip(plan.output_keys, parts, parts, strict=True):
+        written.append(key + data if columns is None else b"%b[%b]" % (key, data))
+    return b"{" + b",".join(written) + b"}"
+
+
+def _form_of(plan: SignaturePlan) -> re.Pattern[bytes]:
+    """What an answer of one row with all outputs looks like; groups: an output's columns, if it has any, its data."""
+    text = rb'"[^"\\]*"'
+    head = rb'\{"model_name":%b,"model_version":%b,"id":%b,"outputs":\[' % (text, text, text)
+    data = rb'\[1(,[0-9]+)?\],"data":(\[[^\[\]{}"]*\])\}'
+    outputs = [re.escape(output.opening) + data for output in plan.all_outputs]
+    return re.compile(head + b",".join(outputs) + rb"\]\}")
 
 
 _Choice = tuple[OutputPlan, bool, int]

@@ -78,6 +78,9 @@ class SignaturePlan:
         """The forms of other surfaces' usual requests of one row (together.forms.Forms)."""
         self.strangers = self.misses = 0
         self.column_keys = [orjson.dumps(name) + b":" for name in self.single.spec.columns] if self.single else []
+        self.answer_form: Any = None
+        """The form of answers of one row (oip_answer.answer_as_text), once one was looked at."""
+        self.output_keys = [orjson.dumps(output.name) + b":" for output in self.all_outputs]
         self.templates: dict[tuple[Any, ...], bytes] = {}
         self._heads: dict[tuple[str, str], bytes] = {}
 

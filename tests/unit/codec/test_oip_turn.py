@@ -200,7 +200,21 @@ def test_the_log_gets_the_numbers_as_they_stand(columns: tuple[str, ...], row: l
         json_text(decode_for_log(Surface.OIP, raw, answer, spec, ())[0])
     )
     assert isinstance(cut[0], orjson.Fragment)
-    assert cut[1] == {"y": [0.5]}
+    assert json_text(cut[1]) == '{"y":[0.5]}'
+
+
+@given(row=st.lists(st.floats(width=32), min_size=0, max_size=4), label=st.integers(-(2**63), 2**63 - 1))
+def test_the_log_gets_the_answer_as_it_stands(row: list[float], label: int) -> None:
+    """Cut out of the answer or parsed: the same outputs, NaN and the infinities included."""
+    spec = Signature(
+        (TensorSpec("X", "FP64", (-1, 3)),), (TensorSpec("l[%", "INT64", (-1,)), TensorSpec("p", "FP32", (-1, -1)))
+    )
+    raw = RawRequest(body("[1,2,3]", datatype="FP64"))
+    outputs = {"l[%": np.array([label]), "p": np.array([row], np.float32)}
+    answer = OipCodec().encode(DecodedRequest({}, 1), outputs, AnswerContext("m", "1", "id", spec))
+    cut = [decode_for_log(Surface.OIP, raw, answer, spec, (), spliced=True)[1] for _ in range(2)][-1]
+    assert isinstance(cut, orjson.Fragment)
+    assert orjson.loads(json_text(cut)) == decode_for_log(Surface.OIP, raw, answer, spec, ())[1]
 
 
 def test_a_refused_request_is_never_cut() -> None:
