@@ -1,5 +1,6 @@
 """Read by the interpreter of a server under test (PYTHONPATH): its workers' ONNX models commit the misdeed that an
-input value below -9000 names. The product holds nothing of this."""
+input value below -9000 names, and its spools end the process around the write of a marked request. The product holds
+nothing of this."""
 
 from __future__ import annotations
 
@@ -8,14 +9,17 @@ import importlib.util
 import sys
 from typing import Any
 
-TARGET = "modelyard.runtimes.onnx"
+TARGETS = {"modelyard.runtimes.onnx": "arm", "modelyard.journal.spool": "arm_spool"}
 
 
 class Finder(importlib.abc.MetaPathFinder):
-    """Arms the module's models when it is imported."""
+    """Arms one module when it is imported."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
-        if name != TARGET:
+        if name != self._target:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -27,11 +31,11 @@ class Finder(importlib.abc.MetaPathFinder):
             execute(module)
             import misdeed
 
-            misdeed.arm(module.OnnxModel)
+            getattr(misdeed, TARGETS[name])(module)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
 if {"modelyard.entry.worker", "serve"}.intersection(sys.orig_argv):  # the server forks its first workers
-    sys.meta_path.insert(0, Finder())
+    sys.meta_path[:0] = map(Finder, TARGETS)
