@@ -25,7 +25,7 @@ from modelyard.core.call import RateState
 from modelyard.core.clock import Clock, SystemClock
 from modelyard.core.errors import LimitError, UnavailableError
 from modelyard.core.events import Event
-from modelyard.core.settings import HttpSettings, Settings
+from modelyard.core.settings import HttpSettings, JournalSettings, Settings
 from modelyard.http.edge.proxied import Edge
 from modelyard.http.edge.tls import TlsContext, tls_files
 from modelyard.http.errors import render_error
@@ -59,6 +59,8 @@ RESERVED_DESCRIPTORS = 64
 """Beside connections: spool, database, models, pipes, and those that are being refused."""
 TEND_EVERY_S = 0.5
 """How soon the keys that a dead worker held are settled: callers wait for that."""
+SAY_FULL_EVERY_S = 60.0
+"""How often a worker says that answers under Idempotency-Keys were forgotten early."""
 EFFECTIVE_WITHIN_S = 2.0
 """How long the answer to a change waits until every worker answers by it."""
 
@@ -96,7 +98,7 @@ async def _main(settings: Settings, handles: Handles) -> None:
         ThreadPoolExecutor(1, "sync") as syncs,
     ):
         durable = settings.journal.durability == "host"
-        replays, tending = keep_answers(folder, epoch, clock, durable, background)
+        replays, tending = keep_answers(folder, epoch, clock, settings.journal, background)
         tally = Tallies(folder.tallies).open(handles.slot)
         quota = SharedQuota(handles.quota_fd)
         clients = ClientLimits(Quotas(quota, clock), ClientPermits(settings.workers))
@@ -140,22 +142,26 @@ async def _main(settings: Settings, handles: Handles) -> None:
 
 
 def keep_answers(
-    folder: DataFolder, epoch: int, clock: Clock, durable: bool, executor: Executor
+    folder: DataFolder, epoch: int, clock: Clock, journal: JournalSettings, executor: Executor
 ) -> tuple[Replays, asyncio.Task[None]]:
     """The worker's index, and the task that tends it until it is cancelled."""
+    durable = journal.durability == "host"
     index = KeptAnswers(folder.kept, folder.spool, epoch, clock, durable)
     index.hold()
     replays = Replays(index)
-    tended = KeptAnswers(folder.kept, folder.spool, epoch, clock, durable)
-    return replays, asyncio.get_running_loop().create_task(_tend(replays, tended, executor))
+    tended = KeptAnswers(folder.kept, folder.spool, epoch, clock, durable, journal.max_kept_bytes)
+    return replays, asyncio.get_running_loop().create_task(_tend(replays, tended, clock, executor))
 
 
-async def _tend(replays: Replays, tended: KeptAnswers, executor: Executor) -> None:
-    failing = False
+async def _tend(replays: Replays, tended: KeptAnswers, clock: Clock, executor: Executor) -> None:
+    failing, forgotten, said_s = False, 0, -SAY_FULL_EVERY_S
     while True:
         try:
-            await asyncio.get_running_loop().run_in_executor(executor, tended.tend)
+            forgotten += await asyncio.get_running_loop().run_in_executor(executor, tended.tend)
             failing = False
+            if forgotten and clock.monotonic() - said_s >= SAY_FULL_EVERY_S:
+                emit(Event.JOURNAL_KEPT_FULL, "warning", forgotten=forgotten)
+                forgotten, said_s = 0, clock.monotonic()
         except (UnavailableError, OSError) as error:
             if not failing:
                 failing = True

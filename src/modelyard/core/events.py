@@ -90,6 +90,8 @@ class Event(StrEnum):
     """A dead worker's file ended in an unfinished write, which no answer had been given for; it was discarded."""
     JOURNAL_FILE_DAMAGED = "journal.file_damaged"
     """A spool file holds bytes that fail their checksum; what follows was set aside in `kept_as`."""
+    JOURNAL_KEPT_FULL = "journal.kept_full"
+    """The index of Idempotency-Keys is full: the `forgotten` oldest answers went before their day was over."""
     DRAIN_STARTED = "drain.started"
     """This process moves the spool to the database."""
     DRAIN_STOPPED = "drain.stopped"

@@ -138,6 +138,9 @@ class JournalSettings(Section):
     on_failure: Literal["refuse", "spool"] = Field("spool", description="When the database is away: refuse or spool.")
     max_spool_bytes: int = Field(1024 * MIB, ge=64 * 1024, description="Most bytes waiting for the drain, then 503.")
     max_file_bytes: int = Field(64 * MIB, ge=4096, description="A spool file is closed at this size.")
+    max_kept_bytes: int = Field(
+        256 * MIB, ge=64 * 1024, description="Most bytes of answers kept under Idempotency-Keys; the oldest go first."
+    )
     drain_interval_s: float = Field(0.2, gt=0, description="How often the drain looks for new records.")
     drain_urgent_age_s: float = Field(
         120, gt=0, description="A record that waited this long for the drain makes it an equal of the workers."

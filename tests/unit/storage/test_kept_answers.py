@@ -177,3 +177,28 @@ def test_processes_that_open_a_new_folder_at_once_all_get_in(tmp_path: Path) -> 
         for opener in openers:
             opener.kill()
             opener.communicate()
+
+
+def test_the_oldest_answers_go_where_there_are_too_many(tmp_path: Path) -> None:
+    """Past its bound the index forgets the oldest, says how many, and keeps the newest and what is running."""
+    clock, bound = FakeClock(), 512 * 1024
+    index = KeptAnswers(tmp_path / "kept", tmp_path / "spool", EPOCH, clock, max_bytes=bound)
+    index.hold()
+    assert index.begin("c", "running", b"d", "running") is None
+    body = b"x" * 1000
+    for number in range(2000):
+        clock.advance(1)
+        index.begin("c", str(number), b"d", str(number))
+        index.finish("c", str(number), KeptAnswer(str(number), 200, "1", None, body))
+    forgotten = index.tend()
+    left = index._database.execute("SELECT count(*), sum(length(answer)) FROM kept").fetchone()
+    assert left[0] == 2001 - forgotten
+    assert bound / 2 < left[1] < bound
+    assert index.begin("c", "0", b"d", "again") is None
+    kept = index.begin("c", "1999", b"d", "again")
+    assert kept is not None
+    assert kept.body == body
+    with pytest.raises(ConflictError, match="still running"):
+        index.begin("c", "running", b"d", "again")
+    assert index.tend() == 0
+    index.close()

@@ -34,7 +34,10 @@ OPEN_S, OPEN_AGAIN_S = 5.0, 0.005
 CLIENT_GONE = 499
 RETRY_AFTER_S = 1.0
 MOST_DELETED = 500
-"""Expired rows deleted by one statement: others wait for it."""
+"""Rows deleted by one statement: others wait for it."""
+MOST_FORGOTTEN = 10
+"""Answers forgotten by one statement: they may be large, and no more should go than must."""
+MAX_BYTES = 256 * 1024 * 1024
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS kept (
@@ -57,6 +60,12 @@ _OF = " WHERE client = ? AND key = ? AND prediction_id = ? AND status = 0"
 _FINISH = f"UPDATE kept SET status = ?, version = ?, header_length = ?, answer = ?{_OF}"  # noqa: S608 - constants
 _RELEASE = f"DELETE FROM kept{_OF}"  # noqa: S608 - constants
 _EXPIRE = "DELETE FROM kept WHERE rowid IN (SELECT rowid FROM kept WHERE at < ? LIMIT ?)"
+_FORGET = (
+    "DELETE FROM kept WHERE rowid IN (SELECT rowid FROM kept INDEXED BY kept_at WHERE status != 0 ORDER BY at LIMIT ?)"
+)
+_USED = (
+    "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+)
 
 
 def _opened(path: Path, durable: bool) -> sqlite3.Connection:
@@ -86,13 +95,23 @@ def _enter_wal(database: sqlite3.Connection, deadline_s: float) -> None:
 
 class KeptAnswers:
     """One process's connection. Not for several threads; each opens its own. `epoch` names the worker while it lives
-    (`hold`); `durable` says that rows must survive the host, not only the processes."""
+    (`hold`); `durable` says that rows must survive the host, not only the processes; `tend` keeps what
+    is used of the file below `max_bytes`."""
 
-    def __init__(self, folder: Path, spool: Path, epoch: int, clock: Clock, durable: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        spool: Path,
+        epoch: int,
+        clock: Clock,
+        durable: bool = False,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
         self._folder = folder
         self._spool = spool
         self._epoch = f"{epoch:016x}"
         self._clock = clock
+        self._max_bytes = max_bytes
         self._held = -1
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
@@ -172,8 +191,9 @@ class KeptAnswers:
             if found is not None and found[0] == 0 and found[2] == header.id:
                 self._finish(header.client, header.idempotency, _answer_of(header, frame))
 
-    def tend(self) -> None:
-        """Completes or releases what dead workers left open, and deletes what has expired. For the background."""
+    def tend(self) -> int:
+        """Completes or releases what dead workers left open, and deletes what has expired. Where there is too much,
+        the oldest answers go before their time: how many did. For the background."""
         with _available():
             epochs = [row[0] for row in self._database.execute("SELECT DISTINCT epoch FROM kept WHERE status = 0")]
             for epoch in epochs:
@@ -182,6 +202,17 @@ class KeptAnswers:
             before = self._clock.now() - KEEP_ANSWERS_S
             while self._database.execute(_EXPIRE, (before, MOST_DELETED)).rowcount == MOST_DELETED:
                 pass
+            return self._forget()
+
+    def _forget(self) -> int:
+        """What is open stays: whoever holds it will want to complete it."""
+        forgotten = 0
+        while self._database.execute(_USED).fetchone()[0] > self._max_bytes:
+            gone = self._database.execute(_FORGET, (MOST_FORGOTTEN,)).rowcount
+            if gone == 0:
+                break
+            forgotten += gone
+        return forgotten
 
     def _settle_dead(self, epoch: str) -> None:
         asked = "SELECT prediction_id, client, key FROM kept WHERE status = 0 AND epoch = ?"
