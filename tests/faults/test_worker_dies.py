@@ -204,6 +204,8 @@ def test_a_version_that_keeps_killing_is_taken_out(stocked: Stocked, stock: Stoc
     assert listed == {"cancer": [], "guilty": ["1"], "innocent": [], "slow": []}
     (event,) = server.events("model.unhealthy")
     assert (event["model"], event["version"]) == ("guilty", "1")
+    written = until(lambda: server.ask("GET", "/v1/audit?action=version:unhealthy").json["events"], what="the audit")
+    assert [(one["subject"], one["after"]) for one in written] == [("version:guilty/1", {"deaths": 5})]
     assert all(server.ask("POST", "/v2/models/innocent/infer", WORDS, key=key).status == 200 for _ in range(20))
     assert server.worker_pids() == living
     server.stop()

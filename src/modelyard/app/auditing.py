@@ -43,6 +43,20 @@ def server_stopped(settings: Settings, url: str) -> None:
         _say_failed(error)
 
 
+def version_unhealthy(settings: Settings, model: str, version: str, deaths: int) -> None:
+    """Writes down that a version was taken out; it is out all the same if that cannot be written."""
+    try:
+        stores = open_stores(settings, settings.data)
+        try:
+            stores.audit.append(
+                Change(AuditAction.VERSION_UNHEALTHY, f"version:{model}/{version}", None, {"deaths": deaths})
+            )
+        finally:
+            stores.close()
+    except ModelyardError as error:
+        _say_failed(error)
+
+
 def start_changes(audit: AuditLog, settings: Settings, url: str) -> tuple[Change, ...]:
     """The start, with all settings but the credentials, and the change of settings, if any."""
     now = recorded(flat(settings.model_dump(mode="json", exclude={"auth"})))

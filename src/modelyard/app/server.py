@@ -10,7 +10,7 @@ import msgspec
 import structlog
 from pydantic import SecretStr
 
-from modelyard.app.auditing import server_started, server_stopped
+from modelyard.app.auditing import server_started, server_stopped, version_unhealthy
 from modelyard.app.folder import DataFolder
 from modelyard.app.spawning import Inherited, Spawner
 from modelyard.app.usage import restored_quotas
@@ -176,3 +176,4 @@ def mark_unhealthy(settings: Settings, folder: DataFolder, board: Board, token: 
         return
     board.ring()
     log.error(Event.MODEL_UNHEALTHY, model=model, version=version)
+    version_unhealthy(settings, model, version, deaths)

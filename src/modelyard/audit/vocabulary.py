@@ -24,6 +24,8 @@ class AuditAction(StrEnum):
     """A version exists; `after` holds its digest."""
     VERSION_RETIRE = "version:retire"
     """A version is not served any more."""
+    VERSION_UNHEALTHY = "version:unhealthy"
+    """The server took a version out because workers died in its runs; `after` holds how many."""
     VERSION_REVIVE = "version:revive"
     """A version that was marked unhealthy may be loaded again."""
     TRAFFIC_SET = "traffic:set"
