@@ -178,6 +178,9 @@ class LoadedModel(Protocol):
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> dict[str, Array]:
         """The named outputs (all, if empty) for the inputs. Raises ModelError("model_failed")."""
 
+    def compact(self, inputs: Tensors) -> None:
+        """Runs once more, and gives back what larger runs reserved; nothing where the library keeps nothing."""
+
     def close(self) -> None:
         """Frees the model; a second call does nothing."""
 

@@ -120,6 +120,17 @@ class OnnxModel:
         rebuild = self._rebuild
         return {n: rebuild[n](r) if n in rebuild else r for n, r in zip(names, results, strict=True)}
 
+    def compact(self, inputs: Tensors) -> None:
+        """See the port. ONNX Runtime's arena keeps what the largest run and the loading took (an image model of 46 MB:
+        260 MB after a run of 32 rows, 60 MB compacted) until a run is told to shrink it."""
+        if self._run is None or self._text_inputs:
+            return
+        import onnxruntime
+
+        shrinking = onnxruntime.RunOptions()
+        shrinking.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._run(self._names, inputs, shrinking)
+
     def close(self) -> None:
         """Lets go of the session; a run that holds it ends first."""
         self._session = self._run = None

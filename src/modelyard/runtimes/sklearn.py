@@ -80,6 +80,9 @@ class SklearnModel:
         except Exception as error:
             raise ModelError("model_failed", f"The model failed on this input: {reason(error)}") from None
 
+    def compact(self, inputs: Tensors) -> None:
+        """See the port: an estimator keeps nothing."""
+
     def close(self) -> None:
         """Lets go of the estimator."""
         self._estimator = None

@@ -56,6 +56,9 @@ class StubModel:
             if not outputs or spec.name in outputs
         }
 
+    def compact(self, inputs: Tensors) -> None:
+        """Keeps nothing."""
+
     def close(self) -> None:
         """Marks it closed."""
         self.closed = True

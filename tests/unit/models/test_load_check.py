@@ -29,6 +29,9 @@ class Formula:
         """See the port."""
         return {"y": self.compute(inputs["x"])}
 
+    def compact(self, inputs: Tensors) -> None:
+        """Nothing to give back."""
+
     def close(self) -> None:
         """Nothing to free."""
 
@@ -100,6 +103,27 @@ def test_a_slow_model_leaves_the_loop() -> None:
 def _stub_folder(tmp_path: Path) -> Path:
     (tmp_path / "stub.json").write_bytes(b'{"k": 2.0}')
     return tmp_path
+
+
+@pytest.mark.parametrize(("row_us", "most"), [(10, 33), (2_000, 17), (60_000, 5)])
+def test_a_slow_model_is_checked_with_fewer_rows(row_us: int, most: int) -> None:
+    """32 rows at once take a slow model's time, and memory that its library keeps: a run is about 32 ms, but at least
+    4 rows (one more with an example); the figure of 32 rows is worked out from them. It is left compact."""
+    clock, sizes = FakeClock(), []
+    compacted: list[int] = []
+
+    def compute(x: Array) -> Array:
+        clock.advance(row_us * len(x) / 1e6)
+        sizes.append(len(x))
+        return x * 2
+
+    model = Formula(compute)
+    model.compact = lambda inputs: compacted.append(len(inputs["x"]))  # type: ignore[method-assign]
+    profile = check_load(model, {"x": np.ones((1, 3), np.float32)}, 300, clock)
+    assert profile.batched
+    assert max(sizes) == most
+    assert profile.run_us_32 == pytest.approx(32 * row_us)
+    assert compacted == [1]
 
 
 def test_the_bytes_served_are_the_bytes_published(tmp_path: Path) -> None:

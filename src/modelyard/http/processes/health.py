@@ -109,6 +109,10 @@ class WatchedModel:
         """As the model runs."""
         return self._notes.run(self._loaded, self._token, inputs, outputs)
 
+    def compact(self, inputs: Tensors) -> None:
+        """As the model compacts."""
+        self._loaded.compact(inputs)
+
     def close(self) -> None:
         """As the model closes."""
         self._loaded.close()
