@@ -155,7 +155,6 @@ NOT_YET: Mapping[str, str] = {
     "S17": "comes with the release pipeline",
     "S18": "comes with the audit log's verification",
     "S19": "comes with retention",
-    "Z3": "raw requests are tried one by one (S5); none are made from a grammar yet",
     "Z4": "damaged model files are tried one by one (F10); none are mutated at random yet",
     "Z5": "not built yet",
 }  # fmt: skip
