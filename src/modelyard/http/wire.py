@@ -263,7 +263,8 @@ def _standing_fields(version: str | None, rate: RateState | None) -> str:
 
 def answer_bytes(answer: Answer, date: bytes, close: bool) -> bytes:
     """The whole answer as it goes to the socket; `date` is a ready header line."""
-    if answer.status == 200 and answer.header_length is None and answer.content_encoding is None and not close:
+    plain = answer.header_length is None and answer.content_encoding is None and not answer.replayed
+    if answer.status == 200 and plain and not close:
         standing, prediction_id = _standing_fields(answer.version, answer.rate), answer.prediction_id
         body = answer.body
         return (

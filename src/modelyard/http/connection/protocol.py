@@ -32,7 +32,7 @@ from modelyard.http.connection.deadlines import IDLE, IN_BODY, IN_HEAD, overdue
 from modelyard.http.connection.heads import END, MOST_HEAD_BYTES
 from modelyard.http.connection.native import NativeCycle, early_refusal
 from modelyard.http.shared import Shared
-from modelyard.http.wire import IDEMPOTENCY_KEY, answer_bytes, head_without_upgrade
+from modelyard.http.wire import answer_bytes, head_without_upgrade
 
 
 class PredictProtocol(HttpToolsProtocol):
@@ -213,8 +213,7 @@ class PredictProtocol(HttpToolsProtocol):
         self.phase = IN_BODY
         self.head_bytes = 0
         target = self.shared.targets.native(self.url)
-        kept = any(name == IDEMPOTENCY_KEY for name, _ in self.headers)
-        if target is None or parser.get_method() != b"POST" or self.expect_100_continue or kept:
+        if target is None or parser.get_method() != b"POST" or self.expect_100_continue:
             self._begin_asgi()
             return
         cycle = NativeCycle(self, parser.get_http_version() != "1.0" and parser.should_keep_alive())
