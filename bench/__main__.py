@@ -1,6 +1,7 @@
 """`python -m bench`: the comparison in one sitting, interleaved passes, medians; JSON and plots. For an idle machine.
 
-`--only` picks sections: compare, surfaces, stages, workers, image, start, memory, rates, drain. Peers (MLServer,
+`--only` picks sections: compare, surfaces, stages, workers, image, start, memory, open
+(constant arrival), queries, drain, rates. Peers (MLServer,
 BentoML) are measured if their environments are there (`make bench-peers`).
 """
 
@@ -24,7 +25,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from bench import footprint, long_rates, models, surfaces
+from bench import footprint, log_queries, long_rates, models, open_rates, surfaces
 from bench.bodies import Body, as_binary, as_json
 from bench.load import Measured, measure
 from bench.plots import plot
@@ -44,7 +45,7 @@ from bench.servers import (
 OURS, HANDLER = "Modelyard, everything on", "FastAPI handler, nothing on"
 HELLO, GRANIAN = "uvicorn hello", "granian hello"
 MLSERVER, BENTOML = "MLServer", "BentoML"
-SECTIONS = ("compare", "surfaces", "stages", "workers", "image", "start", "memory", "rates", "drain")
+SECTIONS = ("compare", "surfaces", "stages", "workers", "image", "start", "memory", "open", "queries", "drain", "rates")
 STAGES = ([], ["keys"], ["limits"], ["journal"], ["batching"], ["limits", "journal"], ["keys", "limits", "journal"])
 PEERS = {MLSERVER: Path(".venv-mlserver/bin/python"), BENTOML: Path(".venv-bentoml/bin/python")}
 Servers = dict[str, Callable[[], AbstractContextManager[Target]]]
@@ -55,8 +56,8 @@ console = Console()
 class Bench:
     """What all sections share: models, bodies, one data folder per model."""
 
-    def __init__(self, folder: Path, passes: int, seconds: float, only: str = "") -> None:
-        self.folder, self.passes, self.seconds, self.only = folder, passes, seconds, only
+    def __init__(self, folder: Path, passes: int, seconds: float, only: str, records: int) -> None:
+        self.folder, self.passes, self.seconds, self.only, self.records = folder, passes, seconds, only, records
         self.tree, self.mlp, self.image = models.tree(folder), models.mlp(folder), models.image(folder)
         self.data: dict[Path, tuple[Path, str]] = {}
         self.copies = 0
@@ -93,14 +94,14 @@ class Bench:
         for label, model in (("tree", self.tree), ("MLP", self.mlp)):
             body = as_json(model, 1, self.folder)
             for connections in (1, 16, 64):
-                servers = self._servers(model)
+                servers = self.servers_of(model)
                 if label == "tree":
                     servers |= {HELLO: hello, GRANIAN: granian_hello}
                 if connections == 64:
                     servers |= self._peers(model)
                 cases[f"{label}, 1 row, {connections} connection{'s' * (connections > 1)}"] = servers, body, connections
         hundred = as_json(self.tree, 100, self.folder)
-        cases["tree, 100 rows, 4 connections"] = self._servers(self.tree), hundred, 4
+        cases["tree, 100 rows, 4 connections"] = self.servers_of(self.tree), hundred, 4
         return self.run(cases)
 
     def surfaces(self) -> Passes:
@@ -132,7 +133,7 @@ class Bench:
 
     def images(self) -> Passes:
         """One image at 4 connections, JSON and binary; ONNX Runtime itself is measured in `image_in_process`."""
-        servers = self._servers(self.image)
+        servers = self.servers_of(self.image)
         return self.run(
             {
                 "image, JSON, 4 connections": (servers, as_json(self.image, 1, self.folder), 4),
@@ -140,7 +141,8 @@ class Bench:
             }
         )
 
-    def _servers(self, model: models.Model) -> Servers:
+    def servers_of(self, model: models.Model) -> Servers:
+        """Ours and the handler, with this model."""
         self.folder_of(model)
         return {OURS: lambda: modelyard(*self.copy_of(model)), HANDLER: lambda: fastapi_handler(model.path)}
 
@@ -205,45 +207,53 @@ def show(title: str, result: dict[str, dict[str, dict[str, float]]]) -> None:
     console.print(table)
 
 
-def measure_sections(bench: Bench, chosen: list[str], minutes_s: float) -> dict[str, Any]:
-    """The record's sections, in the order of SECTIONS."""
-    record: dict[str, Any] = {}
+def measure_sections(bench: Bench, chosen: list[str], minutes_s: float, save: Callable[[dict[str, Any]], None]) -> None:
+    """The record's sections, each handed to `save` as soon as it is measured."""
     data, key = bench.folder_of(bench.tree)
     body = as_json(bench.tree, 1, bench.folder)
+    single: dict[str, Callable[[], Any]] = {
+        "workers": bench.workers,
+        "start": lambda: footprint.starts(data, key, bench.tree, body),
+        "memory": lambda: _memory(bench, body),
+        "open": lambda: open_rates.constant_arrival(bench.servers_of(bench.tree), body, 2 * bench.seconds),
+        "queries": lambda: log_queries.query_times(bench.folder / "data-queries", bench.records),
+        "drain": lambda: _drain(bench, body),
+        "burst": lambda: long_rates.burst(bench.tree.path, body, minutes_s, bench.folder),
+        "sustained": lambda: long_rates.sustained(bench.tree.path, body, minutes_s, bench.folder),
+    }
+    compared = {"compare": bench.compare, "surfaces": bench.surfaces, "stages": bench.stages, "image": bench.images}
     for name in chosen:
         console.rule(name)
-        if name in ("compare", "surfaces", "stages", "image"):
-            measured = {
-                "compare": bench.compare, "surfaces": bench.surfaces, "stages": bench.stages, "image": bench.images
-            }  # fmt: skip
-            found = measured[name]()
-            record[name] = medians(found)
-            record[f"{name}_all"] = {
-                case: {server: [one.as_dict() for one in passes] for server, passes in servers.items()}
-                for case, servers in found.items()
-            }
-            show(name, record[name])
+        if name in compared:
+            save(_compared(name, compared[name]()))
             if name == "image":
-                record["image_in_process"] = footprint.in_process(bench.image, 1)
-                console.print(f"ONNX Runtime in process: {record['image_in_process']:.1f} images/s")
+                save({"image_in_process": footprint.in_process(bench.image, 1)})
             continue
-        if name == "workers":
-            record[name] = bench.workers()
-        elif name == "start":
-            record[name] = footprint.starts(data, key, bench.tree, body)
-        elif name == "memory":
-            three = bench.folder / "data-three"
-            its_key = published(three, {"m": bench.tree.path, "mlp": bench.mlp.path, "again": bench.tree.path})
-            files = [bench.tree, bench.mlp, bench.tree]
-            record[name] = footprint.memory(three, its_key, files, body, bench.folder)
-        elif name == "rates":
-            record["burst"] = long_rates.burst(bench.tree.path, body, minutes_s, bench.folder)
-            record["sustained"] = long_rates.sustained(bench.tree.path, body, minutes_s, bench.folder)
-        else:
-            fresh = bench.folder / "data-drain"
-            record[name] = footprint.drain_rate(fresh, published(fresh, {"m": bench.tree.path}), body, bench.folder, 5)
-        console.print({key: value for key, value in record.items() if not key.endswith("_all") and key != "compare"})
-    return record
+        for one in ("burst", "sustained") if name == "rates" else (name,):
+            found = single[one]()
+            console.print({one: found})
+            save({one: found})
+
+
+def _compared(name: str, found: Passes) -> dict[str, Any]:
+    middle = medians(found)
+    show(name, middle)
+    passes = {
+        case: {server: [one.as_dict() for one in several] for server, several in servers.items()}
+        for case, servers in found.items()
+    }
+    return {name: middle, f"{name}_all": passes}
+
+
+def _memory(bench: Bench, body: Body) -> dict[str, float]:
+    three = bench.folder / "data-three"
+    key = published(three, {"m": bench.tree.path, "mlp": bench.mlp.path, "again": bench.tree.path})
+    return footprint.memory(three, key, [bench.tree, bench.mlp, bench.tree], body, bench.folder)
+
+
+def _drain(bench: Bench, body: Body) -> dict[str, float]:
+    fresh = bench.folder / "data-drain"
+    return footprint.drain_rate(fresh, published(fresh, {"m": bench.tree.path}), body, bench.folder, 5)
 
 
 def main() -> None:
@@ -252,6 +262,7 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--minute", type=float, default=60, help="length of burst and sustained load, seconds")
+    parser.add_argument("--records", type=int, default=10_000_000, help="in the log that is queried")
     parser.add_argument("--only", nargs="*", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--case", default="", help="measure only cases whose name holds this text")
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
@@ -259,19 +270,20 @@ def main() -> None:
     chosen.out.mkdir(parents=True, exist_ok=True)
     path = chosen.out / "latest.json"
     record = json.loads(path.read_text()) if path.exists() and chosen.only != list(SECTIONS) else {}
+
+    def save(section: dict[str, Any]) -> None:
+        record.update(section)
+        record.update(
+            at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), machine=machine(), passes=chosen.passes,
+            seconds=chosen.seconds, records=chosen.records, durability="process",
+        )  # fmt: skip
+        path.write_text(json.dumps(record, indent=1) + "\n")
+        if "compare" in section:
+            plot(record["compare"], chosen.out)
+
     with tempfile.TemporaryDirectory(prefix="modelyard-bench-") as folder:
-        bench = Bench(Path(folder), chosen.passes, chosen.seconds, chosen.case)
-        record |= measure_sections(bench, chosen.only, chosen.minute)
-    record |= {
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": machine(),
-        "passes": chosen.passes,
-        "seconds": chosen.seconds,
-        "durability": "process",
-    }
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    if "compare" in record:
-        plot(record["compare"], chosen.out)
+        bench = Bench(Path(folder), chosen.passes, chosen.seconds, chosen.case, chosen.records)
+        measure_sections(bench, chosen.only, chosen.minute, save)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from bench.bodies import Body
 from bench.load import measure
 from bench.models import Model
 from bench.servers import HERE, MODELYARD, SERVER_CORE, SPOOL, Target, ask, fastapi_handler, free_port, modelyard
+from modelyard.storage.sql.open import DATABASE_FILE
 
 
 def start_to_first_prediction(command: list[str], target: Target, body: Body, times: int = 5) -> float:
@@ -103,13 +105,27 @@ def drain_rate(data: Path, key: str, body: Body, folder: Path, seconds: float) -
         measure(target, body, 64, seconds, folder)
         spool = sum(path.stat().st_size for path in (data / "spool").glob("*.spool"))
         os.kill(drain, signal.SIGKILL)
-    command = ["taskset", "-c", SERVER_CORE, *MODELYARD, "predictions", "count", "--data", str(data), "--json"]
-    begin = time.perf_counter()
+    code = (
+        "import sys,time\n"
+        "from modelyard.app.services import open_services\n"
+        "from modelyard.core.settings import load_settings\n"
+        "services=open_services(load_settings(data=sys.argv[1]))\n"
+        "b=time.perf_counter();c=time.process_time();services.drain()\n"
+        "print(time.perf_counter()-b,time.process_time()-c)\n"
+    )
+    command = ["taskset", "-c", SERVER_CORE, sys.executable, "-c", code, str(data)]
     environment = {**os.environ, "MODELYARD_JOURNAL__MAX_SPOOL_BYTES": SPOOL}
-    done = subprocess.run(command, check=True, capture_output=True, env=environment)
-    took = time.perf_counter() - begin
-    count = json.loads(done.stdout)["count"]
-    return {"records": count, "seconds": took, "records_per_s": count / took, "bytes_per_record": spool / max(count, 1)}
+    done = subprocess.run(command, check=True, capture_output=True, env=environment, text=True)
+    took, cpu_s = map(float, done.stdout.split()[-2:])
+    with contextlib.closing(sqlite3.connect(data / DATABASE_FILE)) as database:
+        (count,) = database.execute("SELECT count(*) FROM predictions").fetchone()
+    return {
+        "records": count,
+        "seconds": round(took, 3),
+        "records_per_s": round(count / took, 1),
+        "records_per_cpu_s": round(count / cpu_s, 1),
+        "bytes_per_record": round(spool / max(count, 1), 1),
+    }
 
 
 def in_process(model: Model, count: int, seconds: float = 3.0) -> float:

@@ -31,7 +31,8 @@ def burst(model: Path, body: Body, seconds: float, folder: Path) -> dict[str, fl
 
 
 def sustained(model: Path, body: Body, seconds: float, folder: Path) -> dict[str, float]:
-    """Requests a second while the spool does not grow: its size is sampled over the second half."""
+    """Good answers a second while the spool does not grow: callers that never pause fill it to its bound, then what is
+    beyond the drain's rate is refused (`errors`). The spool is sampled twice a second."""
     data = Path(tempfile.mkdtemp(dir=folder))
     key = published(data, {"m": model})
     sizes: list[float] = []
@@ -42,13 +43,11 @@ def sustained(model: Path, body: Body, seconds: float, folder: Path) -> dict[str
             sizes.append(spool_mb(data))
 
     with modelyard(data, key, SUSTAINED) as target:
-        measure(target, body, 64, seconds / 2, folder)  # until the spool has reached its level
+        measure(target, body, 64, seconds / 2, folder, refusals=True)  # until the spool has reached its level
         watcher = threading.Thread(target=watch)
         watcher.start()
         try:
-            done = measure(target, body, 64, seconds, folder)
-        except RuntimeError as error:  # refusals, when the spool is full: no sustained rate then
-            return {"requests_per_s": 0.0, "refused": float(str(error).split()[0])}
+            done = measure(target, body, 64, seconds, folder, refusals=True)
         finally:
             over.set()
             watcher.join()

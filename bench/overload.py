@@ -122,11 +122,11 @@ class Caller(asyncio.Protocol):
         self.seen.broken += len(self.due)
 
 
-async def connect(target: Target, seen: Seen, connections: int) -> deque[Caller]:
+async def connect(target: Target, seen: Seen, connections: int, request: bytes | None = None) -> deque[Caller]:
     """So many connections, all free."""
     free: deque[Caller] = deque()
     host, port = target.url.split("/")[2].split(":")
-    request = _request(target)
+    request = request or _request(target)
     for _ in range(connections):
         await asyncio.get_running_loop().create_connection(lambda: Caller(request, seen, free), host, int(port))
     return free
@@ -140,14 +140,22 @@ def _request(target: Target) -> bytes:
     return f"{head}content-length: {len(body)}\r\n\r\n{body}".encode()
 
 
-async def open_load(target: Target, rate: float, seconds: float) -> Seen:
-    """Requests of callers who know nothing of each other (a Poisson process, seeded), each on a free connection; one
-    for which none is free counts as unsent."""
+async def open_load(
+    target: Target,
+    rate: float,
+    seconds: float,
+    *,
+    constant: bool = False,
+    connections: int = CONNECTIONS,
+    request: bytes | None = None,
+) -> Seen:
+    """Requests of callers who know nothing of each other (a Poisson process, seeded), or evenly spaced (`constant`),
+    each on a free connection; one for which none is free counts as unsent."""
     seen = Seen()
-    free = await connect(target, seen, CONNECTIONS)
+    free = await connect(target, seen, connections, request)
     callers = list(free)
     begun = time.perf_counter()
-    gaps = np.random.default_rng(2).exponential
+    gaps = float if constant else np.random.default_rng(2).exponential
     due = gaps(1 / rate)
     while (now := time.perf_counter() - begun) < seconds:
         while due <= now:
