@@ -73,6 +73,8 @@ def _wrk(url: str, script: Path, connections: int, seconds: float) -> str:
         "-t1",
         f"-c{connections}",
         f"-d{math.ceil(seconds)}s",
+        "--timeout",
+        "10s",
         "-s",
         str(script),
         url,
