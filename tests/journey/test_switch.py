@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import pytest
 import trained
 from server import RunningServer, until
 
 from load import Answered, Load
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "faults"))
+
+from figures import record
 
 SWITCHES = 10
 CLIENTS = 4
@@ -36,9 +43,20 @@ def assert_right(answers: list[Answered]) -> None:
 def test_versions_switch_under_load(server: RunningServer) -> None:
     """D1: ten switches of all traffic between two versions while four clients send. No request fails, and no record
     names another version than its answer did. After the answer to a switch every new request gets the new version."""
-    key = server.create_key("switching", rate="1000000/s")["key"]
+    switch_under_load(server, "switching", SWITCHES)
+
+
+@pytest.mark.long
+def test_versions_switch_two_hundred_times(server: RunningServer) -> None:
+    """D1: two hundred switches."""
+    answered = switch_under_load(server, "long-switching", 200)
+    record("D1 P2 switches, 200", switches=200, answered=answered, failed=0)
+
+
+def switch_under_load(server: RunningServer, client: str, switches: int) -> int:
+    key = server.create_key(client, rate="1000000/s")["key"]
     with Load(server, key, "/v2/models/cancer/infer", CLIENTS) as load:
-        for number in range(SWITCHES):
+        for number in range(switches):
             target = "2" if number % 2 == 0 else "1"
             assert server.set_traffic("cancer", **{f"v{target}": 100}).status == 200
             body = json.dumps(trained.infer_body(X=trained.cancer().rows[:1]))
@@ -53,11 +71,12 @@ def test_versions_switch_under_load(server: RunningServer) -> None:
     assert load.failures == []
     assert_right(load.answers)
     assert {answer.headers["x-model-version"] for answer in load.answers} == {"1", "2"}
-    probes = SWITCHES * len(server.worker_pids())
-    until(lambda: server.count(client="switching") == len(load.answers) + probes, 40, "the log")
+    probes = switches * len(server.worker_pids())
+    until(lambda: server.count(client=client) == len(load.answers) + probes, 40, "the log")
     for answer in load.answers[:: max(1, len(load.answers) // 50)]:
-        record = server.ask("GET", f"/v1/predictions/{answer.headers['x-prediction-id']}").json
-        assert record["version"] == answer.headers["x-model-version"]
+        logged = server.ask("GET", f"/v1/predictions/{answer.headers['x-prediction-id']}").json
+        assert logged["version"] == answer.headers["x-model-version"]
+    return len(load.answers)
 
 
 def test_workers_are_replaced_under_load(serve: Callable[..., RunningServer]) -> None:
