@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Everything below this folder is marked `infra`; the long form runs only when it is asked for by its marker."""
     wanted = long_form(config)
     mine = [item for item in items if HERE in item.path.parents]
-    mine.sort(key=uses_the_applied_stack)
+    mine.sort(key=waits_for_an_apply)
     items[:] = [item for item in items if item not in mine] + mine
     for item in mine:
         item.add_marker(pytest.mark.infra)
@@ -47,8 +48,18 @@ def long_form(config: pytest.Config) -> bool:
 
 
 def uses_the_applied_stack(item: pytest.Item) -> bool:
-    """True for tests that wait for the apply: they come last, so that the others use the time."""
-    return bool({"applied", "journeys"} & set(getattr(item, "fixturenames", ())))
+    """True for tests of the one stack that is applied and read back."""
+    return "applied" in getattr(item, "fixturenames", ())
+
+
+def asks_for_a_journey(item: pytest.Item) -> bool:
+    """True for tests that take a journey themselves: the fixture is in every test's list, for it begins by itself."""
+    return isinstance(item, pytest.Function) and "journeys" in signature(item.function).parameters
+
+
+def waits_for_an_apply(item: pytest.Item) -> bool:
+    """True for tests that wait for an apply: they come last, so that the others use the time."""
+    return uses_the_applied_stack(item) or asks_for_a_journey(item)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -70,6 +81,12 @@ def missing() -> str:
     if "TERRAFORM_CLI" not in os.environ and not {"AWS_PROFILE", "AWS_ACCESS_KEY_ID"} & set(os.environ):
         return "a plan asks the account who it is: set TERRAFORM_CLI to a Terraform that plans offline, or AWS_PROFILE"
     return ""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One sentence where there is no Terraform, for skips alone are easily overlooked."""
+    if missing():
+        terminalreporter.write_line(f"The infrastructure was not planned or applied: {missing()}.")
 
 
 @pytest.fixture(scope="session")
@@ -137,7 +154,7 @@ def journeys(
 ) -> Iterator[dict[str, Future[Any]]]:
     """The journeys of every stack that this session asks for, begun with it and run a few at a time."""
     asked = [(item, spec.params) for item in request.session.items if (spec := getattr(item, "callspec", None))]
-    mine = [params for item, params in asked if "journeys" in item.function.__code__.co_varnames]  # type: ignore[attr-defined]
+    mine = [params for item, params in asked if asks_for_a_journey(item)]
     if missing() or not mine:
         yield {}
         return

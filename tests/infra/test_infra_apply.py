@@ -43,7 +43,7 @@ def test_keys_rotate(account: Account) -> None:
 def test_database_is_closed_encrypted_and_backed_up(applied: Applied, account: Account) -> None:
     """RDS answers: encrypted, not public, a standby, 35 days back in time, a managed password; so do tables."""
     if applied.stack.variables["database"] == "dynamodb":
-        assert_tables_recover(account)
+        assert_tables_recover(applied, account)
         return
     database = account.database()
     assert database["StorageEncrypted"] is True
@@ -54,14 +54,17 @@ def test_database_is_closed_encrypted_and_backed_up(applied: Applied, account: A
     assert database["IAMDatabaseAuthenticationEnabled"] is True
 
 
-def assert_tables_recover(account: Account) -> None:
-    """DynamoDB answers: our key, and every second of the last weeks to go back to."""
-    assert len(account.tables()) >= 2
-    for table in account.tables().values():
+def assert_tables_recover(applied: Applied, account: Account) -> None:
+    """DynamoDB answers: our key, every second of the last weeks to go back to, records that go by themselves.
+
+    Asked of the tables that a call made; the others have a form that the emulating provider lacks (KNOWN_GAPS).
+    """
+    made = [i.values["name"] for i in applied.instances if i.type == "aws_dynamodb_table" and not i.schema_only]
+    assert made
+    for table in (account.tables()[name] for name in made):
         assert table["SSEDescription"]["SSEType"] == "KMS"
         assert table["recovery"]["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED"
-    expiring = [name for name, t in account.tables().items() if t["ttl"]["TimeToLiveStatus"] == "ENABLED"]
-    assert [name for name in expiring if name.endswith("-predictions")]
+        assert table["ttl"]["TimeToLiveStatus"] == "ENABLED"
 
 
 def test_alarms_are_set_and_tell_somebody(applied: Applied, account: Account) -> None:
