@@ -16,15 +16,16 @@ import signal
 import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from setproctitle import setproctitle
 
 from modelyard.app.child import be_drain, be_worker
+from modelyard.core.events import Event
 from modelyard.core.settings import Settings
 from modelyard.http.processes.supervisor import Process
+from modelyard.telemetry.logs import emit
 
 KEPT_FDS = (0, 1, 2)
 
@@ -93,7 +94,7 @@ class Spawner:
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 1
         except BaseException:
-            traceback.print_exc()
+            emit(Event.CHILD_FAILED, "error", process=title, exc_info=True)
         finally:
             # Nothing of the parent's unwinds here: no `finally` of its, no buffers, no exit handlers.
             sys.stdout.flush()

@@ -32,6 +32,8 @@ class Event(StrEnum):
     """A worker answered its warm-up and takes requests."""
     WORKER_LOST = "worker.lost"
     """A worker died or its loop missed its heartbeat; it is replaced."""
+    CHILD_FAILED = "worker.failed"
+    """A worker or the drain ended by an exception of its own; `process` names it."""
     WORKER_STOPPED = "worker.stopped"
     """A worker ended as it was told to."""
     REQUEST_FAILED = "request.failed"
