@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,10 +37,19 @@ class Results:
 
     def add(self, topic: str, row: str, **fields: Any) -> None:
         """Merge fields into one row; what another day left in it goes, so that a row is one day's word."""
-        with _LOCK:
+        with alone():
             for file in (self.file, self.kept):
                 if file is not None:
                     put(file, topic, row, fields)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One writer at a time, of all threads and of all runs on this machine: none loses another's row."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with _LOCK, (FOLDER / "figures.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def loaded(file: Path) -> dict[str, Any]:
@@ -51,7 +63,6 @@ def put(file: Path, topic: str, row: str, fields: dict[str, Any]) -> None:
     figures = loaded(file)
     before = figures.setdefault(topic, {}).get(row, {})
     figures[topic][row] = {**(before if before.get("at") == TODAY else {}), **fields, "at": TODAY}
-    file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(f".{os.getpid()}")
     draft.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
     draft.replace(file)
