@@ -28,6 +28,9 @@ BODIES = (
     GOOD_BODY, GOOD_BODY[:-9], b'{"a": 1, "a": 2}', b"\xff" * 20,
 )  # fmt: skip
 
+LEGAL_SHARE = 0.7
+"""How many requests are legal or nearly so; a wild one before them on a connection often ends it."""
+
 
 def targets(paths: Sequence[str], model: str) -> tuple[bytes, ...]:
     """Each path with its parameters filled in, and what is no path."""
@@ -56,6 +59,32 @@ class Grammar:
         return [data[a:b] for a, b in zip([0, *cuts], [*cuts, len(data)], strict=True)]
 
     def _request(self) -> bytes:
+        return self._near() if self._chance.random() < LEGAL_SHARE else self._wild()
+
+    def _near(self) -> bytes:
+        """A legal request, of which at most one thing is otherwise than usual."""
+        chance = self._chance
+        head, body = [b"POST " + self._hot + b" HTTP/1.1", b"host: a", b"x-api-key: " + self._key], GOOD_BODY
+        match chance.randrange(8):
+            case 0:
+                head[0] = b"GET " + chance.choice(self._paths) + b" HTTP/1.1"
+                body = b""
+            case 1:
+                body = chance.choice(BODIES)
+            case 2:
+                head[2] = b"x-api-key: " + chance.choice((b"", b"mdy_x", self._key[:-1]))
+            case 3:
+                head.append(chance.choice((
+                    b"accept-encoding: gzip", b"connection: close", b"x-request-id: " + b"a" * 99,
+                    b"idempotency-key: %d" % chance.randrange(50),
+                )))  # fmt: skip
+        framing, body = self._chunk(body) if body and chance.random() < 0.2 else self._whole(body)
+        return b"\r\n".join([*head, *framing]) + b"\r\n\r\n" + body
+
+    def _chunk(self, body: bytes) -> tuple[list[bytes], bytes]:
+        return [b"transfer-encoding: chunked"], b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+    def _wild(self) -> bytes:
         chance = self._chance
         usual = chance.random() < 0.5
         method = b"POST" if usual else chance.choice(METHODS)
