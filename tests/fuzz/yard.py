@@ -45,7 +45,8 @@ class DyingSink:
 
     def store(self, records: list[PredictionRecord], position: SpoolPosition) -> StoredBatch:
         """Stores a batch, or dies."""
-        return self._dying(lambda: self._sink.store(records, position))
+        stored: StoredBatch = self._dying(lambda: self._sink.store(records, position))
+        return stored
 
     def forget(self, file: str) -> None:
         """Drops a position, or dies."""
