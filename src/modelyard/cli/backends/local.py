@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+import typer
 
 from modelyard.app.folder import DataFolder
 from modelyard.app.services import open_services
 from modelyard.audit.chain import Head
 from modelyard.auth.scopes import parse_duration, parse_rate
 from modelyard.cli.backends import NOTHING, Json, Progress
+from modelyard.cli.terminal.output import progress, size_text
 from modelyard.core.errors import ConflictError, ModelyardError
 from modelyard.core.settings import load_settings
 from modelyard.http.forms.asking import check_name, record_filter, traffic_weights
@@ -37,8 +39,11 @@ from modelyard.http.resource.keys import (
     show_key,
 )
 from modelyard.http.services import revive, unhealthy_among
+from modelyard.journal.spool import spool_bytes
 from modelyard.telemetry.logs import configure_logging
 
+LARGE_SPOOL_BYTES = 32 * 1024 * 1024
+"""More than about a second's work for the drain: worth a bar."""
 EFFECTIVE_WITHIN_S = 5.0
 """How long a change waits for the workers of a running server; they follow later all the same."""
 
@@ -226,13 +231,23 @@ class LocalBackend:
         board.close()
 
     def _drain(self) -> None:
-        """Brings in what a server that is gone left in the spool; a running one does so itself."""
+        """Brings in all that a server that is gone left in the spool, pass by pass, for as long as a pass brings
+        something; what stays is said, since the answer lacks it. A running server does so itself."""
         if self._folder.locked():
             return
+        left = spool_bytes(self._folder.spool)
         try:
-            self._services.drain()
+            with progress("Storing the spool", left, in_bytes=True, quiet=left < LARGE_SPOOL_BYTES) as bar:
+                while True:
+                    self._services.drain()
+                    before, left = left, spool_bytes(self._folder.spool)
+                    bar(before - left)
+                    if not 0 < left < before:
+                        break
         except ConflictError:  # a server started meanwhile
             return
+        if left:
+            typer.secho(f"warning: {size_text(left)} of the spool could not be stored and is missing here", err=True)
 
     def _now(self) -> float:
         return self._services.clock.now()
