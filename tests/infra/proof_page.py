@@ -29,8 +29,8 @@ HEAD = """# What the tests of infra/ prove, in figures
 This page is written by `make infra-proof` from `tests/infra/figures.json`, where `make infra-test-long` keeps what it
 measured: a row that wasn't run again stays, and its last column says on which day it was measured. Plans are made
 offline from an empty state; applies run through the real provider against an emulator of the AWS API on the same
-machine, so seconds say how long a proof takes, not how long AWS does. What only an account can show is listed in
-`infra/README.md`.
+machine, so seconds say how long a proof took beside other work on two cores, not how long AWS does. What only an
+account can show is listed in `infra/README.md`.
 """
 
 
@@ -166,11 +166,13 @@ def page(results: Results) -> str:
             requirement_rows(results),
         ),
         "## Read back over the AWS API\n",
-        "Asked of the emulated account, not of the state.\n",
+        "Asked of the emulated account, not of the state. With DynamoDB, of the tables that a call made (see below).\n",
         table(("stack", "test", "promise", "passed", "on"), readback_rows(results)),
         "## Protected data\n",
-        "`terraform destroy` of a stack with deletion protection, a model in its bucket and a record in its table: "
-        "refused, and what it held is still there.\n",
+        "`terraform destroy` of a stack with deletion protection, a model in its bucket and a record in its table of "
+        "counters (the emulator makes no other; all three share one block): refused, and what it held is still there. "
+        "The buckets' locks were taken out of the state before, because the emulator changes none while a bucket holds "
+        "something, and the destroy would never have come to the bucket.\n",
         GAP + " since the test was last changed\n"
         if not results.read("protected")
         else table(

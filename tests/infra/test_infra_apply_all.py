@@ -55,6 +55,12 @@ def test_destroy_refuses_protected_data(protected: Stack, journeys: dict[str, Fu
     held = {"models": kept.models, "databases": kept.databases, "records": kept.records}
     results.add("protected", protected.name, refused=kept.refused.code != 0, said=said, **held)
     assert kept.refused.code != 0
+    relational = "postgres" in protected.name
+    wanted = {"deleting AWS DynamoDB Table", "deleting S3 Bucket"} | (
+        {"deleting RDS DB Instance"} if relational else set()
+    )
+    assert {text.partition(" (")[0] for text in said} == wanted
+    assert any("BucketNotEmpty" in error for error in kept.refused.errors)
     assert kept.models == (MODEL,)
-    assert kept.databases == (("available",) if "postgres" in protected.name else ())
+    assert kept.databases == (("available",) if relational else ())
     assert kept.records == 1
