@@ -165,10 +165,15 @@ def _refuse(code: str, field: str, expected: str, got: Any, example: Any) -> NoR
     )
 
 
+MOST_EXAMPLE_COLUMNS = 16
+"""An example with more would be longer than most requests, once for each item that is wrong."""
+
+
 def _example_item(signature: Signature) -> dict[str, Any]:
     columns = plan_of(signature).columns
     if columns:
-        return dict.fromkeys(columns[:3], 0)
+        shown = columns if len(columns) <= MOST_EXAMPLE_COLUMNS else columns[:3]
+        return dict.fromkeys(shown, 0)
     return {spec.name: "text" if spec.datatype == "BYTES" else [0] for spec in signature.inputs}
 
 

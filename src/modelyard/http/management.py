@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -108,7 +109,14 @@ async def _on_refusal(request: Request, error: Exception) -> Response:
 async def _on_validation(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     forget_frames(error)
-    return answer_error(request, validation_refusal(error))
+    return answer_error(request, validation_refusal(error, _body_fields(request)))
+
+
+def _body_fields(request: Request) -> list[str]:
+    """The names that the route's body may have; none where it has no fixed ones."""
+    body = getattr(request.scope.get("route"), "body_field", None)
+    form = None if body is None else body.field_info.annotation
+    return sorted(form.model_fields) if isinstance(form, type) and issubclass(form, BaseModel) else []
 
 
 async def _on_http(request: Request, error: Exception) -> Response:

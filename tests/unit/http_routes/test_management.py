@@ -103,6 +103,12 @@ def test_unknown_routes_and_verbs_are_refused_in_our_form(yard: Yard) -> None:
     assert yard.ask("HEAD", "/v2").headers["allow"] == "GET"
 
 
+def test_an_unknown_field_is_told_the_known_ones(yard: Yard) -> None:
+    """Whoever misspells a field reads what it is called."""
+    expected = yard.ask("POST", "/v1/keys", {"client": "a", "quota_per_day": 1}).json()["detail"]["expected"]
+    assert {"client", "rate", "scopes"} <= set(expected)
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code", "field"),
     [

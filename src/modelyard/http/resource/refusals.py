@@ -27,8 +27,8 @@ _CODES: Mapping[str, str] = {
 """Our code for pydantic's type of error; `*_type` and `*_parsing` are field_type, the rest parameter_invalid."""
 
 
-def validation_refusal(error: RequestValidationError) -> ModelyardError:
-    """The first thing that is wrong, named by its field."""
+def validation_refusal(error: RequestValidationError, body_fields: Sequence[str] = ()) -> ModelyardError:
+    """The first thing that is wrong, named by its field. `body_fields`: the names that the body may have."""
     first = error.errors()[0]
     loc: Sequence[int | str] = first["loc"]
     if tuple(loc) == ("body",) and isinstance(first.get("input"), bytes):
@@ -44,7 +44,8 @@ def validation_refusal(error: RequestValidationError) -> ModelyardError:
         return InvalidRequestError(
             code, "The body is not JSON.", field="body", expected="a JSON object", got=_reason(first)
         )
-    detail: dict[str, Any] = {"field": field, "expected": _expected(code, first["msg"])}
+    known = body_fields if len(loc) == 2 and loc[0] == "body" else ()
+    detail: dict[str, Any] = {"field": field, "expected": _expected(code, first["msg"], known)}
     if code not in ("field_missing", "field_unknown"):
         detail["got"] = _shown(first.get("input"))
     return InvalidRequestError(code, _sentence(code, field, first["msg"]), **detail)
@@ -90,9 +91,11 @@ def _sentence(code: str, field: str, message: str) -> str:
     return f"`{field[:80]}` is wrong: {message[:1].lower()}{message[1:]}."
 
 
-def _expected(code: str, message: str) -> str:
+def _expected(code: str, message: str, known: Sequence[str]) -> str | list[str]:
     if code == "name_invalid":
         return NAME_RULE
+    if code == "field_unknown" and known:
+        return list(known)
     return {"field_missing": "a value", "field_unknown": "only the documented fields"}.get(code, message)
 
 
