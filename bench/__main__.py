@@ -1,8 +1,7 @@
 """`python -m bench`: the comparison in one sitting, interleaved passes, medians; JSON and plots. For an idle machine.
 
-`--only` picks sections: compare, surfaces, stages, workers, image, start, memory, open
-(constant arrival), queries, drain, rates. Peers (MLServer,
-BentoML) are measured if their environments are there (`make bench-peers`).
+`--only` picks sections: compare, surfaces, stages, workers, image, start, memory, open (constant arrival), queries,
+drain, rates. Peers (MLServer, BentoML) are measured if their environments are there (`make bench-peers`).
 """
 
 from __future__ import annotations

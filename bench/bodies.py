@@ -46,3 +46,10 @@ def as_binary(model: Model, count: int, folder: Path) -> Body:
 def _write(path: Path, text: str) -> Body:
     path.write_text(text)
     return Body(path, {"content-type": "application/json"})
+
+
+def as_http(url: str, headers: dict[str, str], content: bytes) -> bytes:
+    """The whole POST request, for clients of our own."""
+    fields = {"host": "a", **headers, "content-length": str(len(content))}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"POST /{url.split('/', 3)[3]} HTTP/1.1\r\n{head}\r\n".encode() + content

@@ -110,7 +110,7 @@ def drain_rate(data: Path, key: str, body: Body, folder: Path, seconds: float) -
         "from modelyard.app.services import open_services\n"
         "from modelyard.core.settings import load_settings\n"
         "services=open_services(load_settings(data=sys.argv[1]))\n"
-        "b=time.perf_counter();c=time.process_time();services.drain()\n"
+        "b=time.perf_counter();c=time.process_time();services.drain(None)\n"
         "print(time.perf_counter()-b,time.process_time()-c)\n"
     )
     command = ["taskset", "-c", SERVER_CORE, sys.executable, "-c", code, str(data)]

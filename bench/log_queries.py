@@ -8,19 +8,10 @@ from pathlib import Path
 from modelyard.core.settings import Settings
 from modelyard.journal.ports import RecordFilter
 from modelyard.storage.sql.open import open_stores
+from modelyard.testing import fill_log
 
 FIRST_S = 1_700_000_000
 PAGES = 20
-_FILL = """
-WITH RECURSIVE n(i) AS (SELECT {first} UNION ALL SELECT i + 1 FROM n WHERE i < {last})
-INSERT INTO predictions
-SELECT printf('%016x%010x', i % 7, i), {at} * 1000000 + i * 1000, 'r' || i, 'c' || (i % 20), 'k' || (i % 20),
-       'e' || (i % 5), 'm' || (i % 5), i % 3, 0, CASE WHEN i % 100 = 3 THEN 400 WHEN i % 5000 = 9 THEN 500 ELSE 200 END,
-       '', 1, '{{"X":[{{"a":1.5,"b":2.5,"c":3.5,"d":4.5}}]}}', '{{"label":[1],"probabilities":[[0.25,0.75]]}}',
-       10, 20, 40, 120, 80, '', 'oip', CASE WHEN i % 10 = 1 THEN 's' || (i % 9973) ELSE '' END, 'm', 'none', 'sha',
-       NULL, NULL
-FROM n
-"""
 QUERIES = {
     "newest": RecordFilter(),
     "a time": RecordFilter(since=FIRST_S + 100.0, until=FIRST_S + 200.0),
@@ -39,7 +30,7 @@ def query_times(folder: Path, records: int, step: int = 1_000_000) -> dict[str, 
     database = stores.log._database  # type: ignore[attr-defined]
     for first in range(0, records, step):
         with database.write() as connection:
-            connection.exec_driver_sql(_FILL.format(first=first, last=min(first + step, records) - 1, at=FIRST_S))
+            fill_log(connection, first, min(step, records - first), FIRST_S)
     found: dict[str, float] = {}
     for name, wanted in QUERIES.items():
         cursor, slowest = None, 0.0

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 
 import uvloop
 
-from bench.bodies import Body
+from bench.bodies import Body, as_http
 from bench.overload import open_load, percentile_ms
 from bench.servers import Target
 
@@ -24,7 +24,7 @@ def constant_arrival(
     found: dict[str, dict[str, dict[str, float | None]]] = {}
     for name, start in servers.items():
         with start() as target:
-            request = _request(target, body)
+            request = as_http(target.url, {**body.headers, **target.headers}, body.path.read_bytes())
             uvloop.run(open_load(target, RATES[0], 2, constant=True, connections=CONNECTIONS, request=request))
             for rate in RATES:
                 spent = time.process_time()
@@ -39,11 +39,3 @@ def constant_arrival(
                     "generator_cpu_share": round((time.process_time() - spent) / seconds, 2),
                 }
     return found
-
-
-def _request(target: Target, body: Body) -> bytes:
-    content = body.path.read_bytes()
-    fields = {"host": "a", **body.headers, **target.headers, "content-length": str(len(content))}
-    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    path = "/" + target.url.split("/", 3)[3]
-    return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode() + content

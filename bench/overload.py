@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import uvloop
 
+from bench.bodies import as_http
 from bench.servers import CLIENT_CORE, Target, modelyard, published
 
 NORMAL = 0.7
@@ -135,9 +136,7 @@ async def connect(target: Target, seen: Seen, connections: int, request: bytes |
 def _request(target: Target) -> bytes:
     values = np.round(np.random.default_rng(1).random(784), 3).tolist()
     body = json.dumps({"inputs": [{"name": "x", "shape": [1, 784], "datatype": "FP32", "data": values}]})
-    path = "/" + target.url.split("/", 3)[3]
-    head = f"POST {path} HTTP/1.1\r\nhost: a\r\nx-api-key: {target.headers['x-api-key']}\r\n"
-    return f"{head}content-length: {len(body)}\r\n\r\n{body}".encode()
+    return as_http(target.url, target.headers, body.encode())
 
 
 async def open_load(

@@ -8,7 +8,7 @@ import random
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -246,6 +246,22 @@ def test_a_failing_neighbour_hurts_nobody(fast: GatedWorker, place: int) -> None
     assert fast.model.calls == [BATCH] + [1] * BATCH
 
 
+def settled(worker: GatedWorker, callers: Sequence[Caller], surplus: int) -> list[Reply]:
+    """Once the surplus is on record, all runs go: exactly so many got 503, all others their own numbers, and each has
+    its record. The refusals."""
+    until(lambda: len(worker.logged()) == surplus)
+    worker.gate.open()
+    worker.gate.let(10)
+    replies = [caller.reply() for caller in callers]
+    refused = [reply for reply in replies if reply.status == 503]
+    assert len(refused) == surplus
+    for number, reply in enumerate(replies):
+        assert reply.status == 503 or numbers(reply) == [2.0 * number] * 2
+    until(worker.is_quiet)
+    assert len(worker.logged()) == len(callers)
+    return refused
+
+
 @pytest.mark.parametrize("target", [NATIVE, TWIN])
 @pytest.mark.parametrize(("capacity", "surplus"), [(1, 1), (4, 3), (8, 8)])
 def test_exactly_the_surplus_is_refused(target: str, capacity: int, surplus: int) -> None:
@@ -260,17 +276,8 @@ def test_exactly_the_surplus_is_refused(target: str, capacity: int, surplus: int
             worker.gate.close()
             for number, caller in enumerate(callers):
                 caller.send(request(target, infer(number), key=worker.key))
-            until(lambda: len(worker.logged()) == surplus)
-            worker.gate.open()
-            worker.gate.let(10)
-            replies = [caller.reply() for caller in callers]
-            refused = [reply for reply in replies if reply.status == 503]
-            assert len(refused) == surplus
+            refused = settled(worker, callers, surplus)
             assert {(r.json["code"], r.headers["retry-after"]) for r in refused} == {("server_busy", "1")}
-            for number, reply in enumerate(replies):
-                assert reply.status == 503 or numbers(reply) == [2.0 * number] * 2
-            until(worker.is_quiet)
-            assert len(worker.logged()) == capacity + surplus
     finally:
         worker.gate.open()
         worker.gate.let(10)
@@ -293,18 +300,9 @@ def test_exactly_the_surplus_of_a_queue_is_refused(target: str, places: int, sur
             until(lambda: worker.gate.entered == 1)
             for number, caller in enumerate(callers[1:], 1):
                 caller.send(request(target, infer(number), key=worker.key))
-            until(lambda: len(worker.logged()) == surplus)
-            worker.gate.open()
-            worker.gate.let(10)
-            replies = [caller.reply() for caller in callers]
-            refused = [reply for reply in replies if reply.status == 503]
-            assert len(refused) == surplus
+            refused = settled(worker, callers, surplus)
             assert {reply.json["code"] for reply in refused} == {"overloaded"}
             assert all(int(reply.headers["retry-after"]) >= 1 for reply in refused)
-            for number, reply in enumerate(replies):
-                assert reply.status == 503 or numbers(reply) == [2.0 * number] * 2
-            until(worker.is_quiet)
-            assert len(worker.logged()) == 1 + places + surplus
     finally:
         worker.gate.open()
         worker.gate.let(10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from modelyard.app.folder import DataFolder
@@ -28,7 +29,7 @@ def open_services(settings: Settings) -> Services:
     stores = open_stores(settings, folder.path)
     clock = SystemClock()
 
-    def drain() -> int:
+    def drain(watch: Callable[[], object] | None = None) -> int:
         from modelyard.codec.log import decode_for_log  # brings the codecs, which few commands need
         from modelyard.journal.drain import drain_once
         from modelyard.storage.file.kept import KeptAnswers
@@ -37,7 +38,9 @@ def open_services(settings: Settings) -> Services:
         durable = settings.journal.durability == "host"
         kept = KeptAnswers(folder.kept, folder.spool, 0, clock, durable)
         try:
-            return drain_once(folder.spool, stores.sink, settings.journal, clock, decode=decode, note=kept.note).records
+            return drain_once(
+                folder.spool, stores.sink, settings.journal, clock, decode=decode, note=kept.note, watch=watch
+            ).records
         finally:
             kept.close()
 

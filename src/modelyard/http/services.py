@@ -55,9 +55,10 @@ class Publishes(Protocol):
 class Services:
     """One set of data, opened. Built by `modelyard.app.services.open_services`; `close` gives everything back.
 
-    `drain` moves what waits in the spool to the database, once, and returns how many records went; it refuses
-    where another process does so already (ConflictError). `ping` returns if the database answers, else
-    UnavailableError. `unhealthy` are the marks of versions that are not loaded; without a data folder there are none.
+    `drain` moves what waits in the spool to the database, for a bounded time, and returns how many records went; what
+    it is given is called after each batch. It refuses where another process does so already (ConflictError). `ping`
+    returns if the database answers, else UnavailableError. `unhealthy` are the marks of versions that are not loaded;
+    without a data folder there are none.
     `refused` counts refused requests until somebody flushes them into the audit log.
     """
 
@@ -75,7 +76,7 @@ class Services:
     audit: AuditLog
     outcomes: OutcomeDesk
     quarantine: QuarantineLog
-    drain: Callable[[], int]
+    drain: Callable[[Callable[[], object] | None], int]
     ping: Callable[[], None]
     close: Callable[[], None]
     unhealthy: UnhealthyVersions | None = None

@@ -107,7 +107,7 @@ class Drain:
         decompress: Decompress = decompress,
         max_body_bytes: int = 64 * MIB,
         breathe: Callable[[], object] = bool,
-        judge: Callable[[float, float], None] | None = None,
+        judge: Callable[[float, float], object] | None = None,
         note: Callable[[RecordHeader, Frame], None] | None = None,
         emit: Emit = emit,
     ) -> None:
@@ -172,14 +172,16 @@ class Drain:
             self._lock = None
 
     def _finish_within(self, final_s: float) -> DrainReport:
-        """Passes until nothing waits any more or the time is over; the last pass's report."""
+        """Passes until nothing waits any more or the time is over; the last pass's report, with the records of all."""
         deadline_s = self._clock.monotonic() + final_s
         self._halted = lambda: self._clock.monotonic() >= deadline_s
         pause = threading.Event()
+        stored = 0
         while True:
             report = self.step()
+            stored += report.records
             if self._halted() or (not report.failed and report.records == 0):
-                return report
+                return msgspec.structs.replace(report, records=stored)
             pause.wait(min(self.retry_s, max(deadline_s - self._clock.monotonic(), 0.0)))
 
     def _read(self, path: Path, tally: _Tally) -> None:
@@ -348,11 +350,13 @@ def drain_once(
     *,
     decode: DecodeForLog | None = None,
     note: Callable[[RecordHeader, Frame], None] | None = None,
+    watch: Callable[[], object] | None = None,
     timeout_s: float = 60.0,
 ) -> DrainReport:
-    """Moves everything that waits in a folder, for commands that run without a server; the last pass's report.
-    ConflictError if a server's drain is at work."""
-    drain = Drain(folder, sink, decode, settings, clock, note=note)
+    """Moves what waits in a folder, for commands that run without a server: all of it, or as much as `timeout_s`
+    allow; the last pass's report, with the records of all. `watch` is called after each batch. ConflictError if a
+    server's drain is at work."""
+    drain = Drain(folder, sink, decode, settings, clock, note=note, judge=watch and (lambda *_: watch()))
     try:
         return drain._finish_within(timeout_s)
     finally:

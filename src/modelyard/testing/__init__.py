@@ -8,7 +8,16 @@ with the real thing.
 
 from modelyard.testing.artifacts import MemoryArtifactStore
 from modelyard.testing.audit import MemoryAuditLog
-from modelyard.testing.builders import key, manifest, prediction_record, servable, signature, version, version_folder
+from modelyard.testing.builders import (
+    fill_log,
+    key,
+    manifest,
+    prediction_record,
+    servable,
+    signature,
+    version,
+    version_folder,
+)
 from modelyard.testing.clock import FakeClock
 from modelyard.testing.keys import MemoryKeyStore, MemoryUsageStore, SnapshotVersion
 from modelyard.testing.limits import MemoryRateCounter
@@ -31,6 +40,7 @@ __all__ = [
     "SnapshotVersion",
     "StubModel",
     "StubRuntime",
+    "fill_log",
     "key",
     "manifest",
     "memory_stores",

@@ -116,3 +116,25 @@ _HEADER: Mapping[str, Any] = {
     "subject": "",
     "idempotency": "",
 }
+
+
+_FILL = """
+WITH RECURSIVE n(i) AS (SELECT {first} UNION ALL SELECT i + 1 FROM n WHERE i < {last})
+INSERT INTO predictions
+SELECT printf('%016x%010x', i % 7, i), {at} * 1000000 + i * 1000, 'r' || i,
+       CASE WHEN i < 1000 THEN 'early' ELSE 'c' || (i % 20) END, 'k' || (i % 20),
+       CASE WHEN i < 1000 THEN 'old' ELSE 'e' || (i % 5) END, CASE WHEN i < 1000 THEN 'old' ELSE 'm' || (i % 5) END,
+       CASE WHEN i % 1000 = 7 THEN 'rare' ELSE i % 3 END, 0,
+       CASE WHEN i % 100 = 3 THEN 400 WHEN i % 5000 = 9 THEN 500 ELSE 200 END, '', 1,
+       '{{"X":[{{"a":1.5,"b":2.5,"c":3.5,"d":4.5}}]}}', '{{"label":[1],"probabilities":[[0.25,0.75]]}}',
+       10, 20, 40, 120, 80, CASE WHEN i % 50000 = 11 THEN 'undecoded' ELSE '' END, 'oip',
+       CASE WHEN i % 10 = 1 THEN 's' || (i % 9973) ELSE '' END, 'm', 'none', 'sha', NULL, NULL
+FROM n
+"""
+
+
+def fill_log(connection: Any, first: int, count: int, at_s: int) -> None:
+    """`count` records of SQLite's prediction log from number `first` on, a millisecond apart, made by the database
+    itself: 20 clients, 5 models and endpoints of 3 versions, one in a hundred refused, one in ten with a subject, and
+    a few rare ones."""
+    connection.exec_driver_sql(_FILL.format(first=first, last=first + count - 1, at=at_s))

@@ -16,7 +16,7 @@ from modelyard.journal.spool import spool_files
 class Passes:
     """Services of which only the drain is asked."""
 
-    drain: Callable[[], int]
+    drain: Callable[[Callable[[], object]], int]
 
 
 @pytest.mark.parametrize(("files", "stored", "passes", "warned"), [(3, 1, 3, ""), (0, 1, 1, ""), (2, 0, 1, "14 B")])
@@ -31,11 +31,12 @@ def test_a_spool_is_brought_in_pass_by_pass(
         (spool / f"{number:016x}-00000000.spool").write_bytes(b"a frame")
     done: list[int] = []
 
-    def drain() -> int:
+    def drain(watch: Callable[[], object]) -> int:
         done.append(1)
-        for path in list(spool_files(spool))[:stored]:
+        for path in (moving := list(spool_files(spool))[:stored]):
             path.unlink()
-        return 0
+            watch()
+        return len(moving)
 
     real, backend._services = backend._services, Passes(drain)  # type: ignore[assignment]
     backend._drain()

@@ -397,8 +397,13 @@ def test_drain_once_empties_a_folder_for_the_command_line(world: World) -> None:
     """Everything that waits is stored in one call, however many batches; an absent folder is no error."""
     world.write(*map(str, range(20)))
     world.dies()
-    drain_once(world.folder, world.sink, world.settings, world.clock, decode=decode)
-    assert len(world.sink.rows) == 20
+    watched: list[int] = []
+    report = drain_once(
+        world.folder, world.sink, world.settings, world.clock, decode=decode,
+        watch=lambda: watched.append(len(world.sink.rows)),
+    )  # fmt: skip
+    assert report.records == len(world.sink.rows) == watched[-1] == 20
+    assert len(watched) > 1
     assert drain_once(world.folder / "none", world.sink, world.settings, world.clock, decode=decode).records == 0
 
 

@@ -14,26 +14,13 @@ from modelyard.journal.items import item_page
 from modelyard.journal.ports import RecordFilter
 from modelyard.storage.sql.open import DATABASE_FILE, open_stores
 from modelyard.storage.stores import Stores
-from modelyard.testing import prediction_record
+from modelyard.testing import fill_log, prediction_record
 
 RECORDS = 1_000_000
 PAGES = 100
 MAX_P99_MS = 50.0
 T = 1_700_000_000
 
-_FILL = """
-WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {last})
-INSERT INTO predictions
-SELECT printf('%016x%010x', i % 7, i), {at} * 1000000 + i * 1000, 'r' || i,
-       CASE WHEN i < 1000 THEN 'early' ELSE 'c' || (i % 20) END, 'k' || (i % 20),
-       CASE WHEN i < 1000 THEN 'old' ELSE 'e' || (i % 5) END, CASE WHEN i < 1000 THEN 'old' ELSE 'm' || (i % 5) END,
-       CASE WHEN i % 1000 = 7 THEN 'rare' ELSE i % 3 END, 0,
-       CASE WHEN i % 100 = 3 THEN 400 WHEN i % 5000 = 9 THEN 500 ELSE 200 END, '', 1,
-       '{{"X":[{{"a":1.5,"b":2.5,"c":3.5,"d":4.5}}]}}', '{{"label":[1],"probabilities":[[0.25,0.75]]}}',
-       10, 20, 40, 120, 80, CASE WHEN i % 50000 = 11 THEN 'undecoded' ELSE '' END, 'oip',
-       CASE WHEN i % 10 = 1 THEN 's' || (i % 9973) ELSE '' END, 'm', 'none', 'sha', NULL, NULL
-FROM n
-"""
 _LABEL = """
 INSERT INTO outcomes
 SELECT id, 0, 1, v, v, at, at, client, key_id, 1, at FROM (
@@ -72,7 +59,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stores]:
     stores = open_stores(Settings(), data)
     database = stores.log._database  # type: ignore[attr-defined]
     with database.write() as connection:
-        connection.exec_driver_sql(_FILL.format(last=RECORDS - 1, at=T))
+        fill_log(connection, 0, RECORDS, T)
         connection.exec_driver_sql(_LABEL.format(until=(T * 1000 + RECORDS // 2) * 1000))
     assert (data / DATABASE_FILE).stat().st_size > 100 * 1024**2
     yield stores

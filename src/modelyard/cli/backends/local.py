@@ -231,22 +231,24 @@ class LocalBackend:
         board.close()
 
     def _drain(self) -> None:
-        """Brings in all that a server that is gone left in the spool, pass by pass, for as long as a pass brings
-        something; what stays is said, since the answer lacks it. A running server does so itself."""
+        """Brings in all that a server that is gone left in the spool, for as long as that brings something; what stays
+        is said, since the answer lacks it. A running server does so itself."""
         if self._folder.locked():
             return
         left = spool_bytes(self._folder.spool)
-        try:
-            with progress("Storing the spool", left, in_bytes=True, quiet=left < LARGE_SPOOL_BYTES) as bar:
-                while True:
-                    self._services.drain()
-                    before, left = left, spool_bytes(self._folder.spool)
-                    bar(before - left)
-                    if not 0 < left < before:
-                        break
-        except ConflictError:  # a server started meanwhile
-            return
-        if left:
+        with progress("Storing the spool", left, in_bytes=True, quiet=left < LARGE_SPOOL_BYTES) as bar:
+
+            def moved() -> None:
+                nonlocal left
+                before, left = left, spool_bytes(self._folder.spool)
+                bar(before - left)
+
+            try:
+                while self._services.drain(moved) and spool_bytes(self._folder.spool):
+                    pass  # each call ends after a bounded time
+            except ConflictError:  # a server started meanwhile
+                return
+        if left := spool_bytes(self._folder.spool):
             typer.secho(f"warning: {size_text(left)} of the spool could not be stored and is missing here", err=True)
 
     def _now(self) -> float:
