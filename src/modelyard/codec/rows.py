@@ -34,8 +34,7 @@ from modelyard.codec.oip_request import fits, read_subject
 from modelyard.codec.signature_plan import plan_of
 from modelyard.codec.tensors import as_text, flatten, from_values, shown
 from modelyard.codec.together.answers import label_key, results_together
-from modelyard.codec.together.forms import decode_together
-from modelyard.codec.together.learning import learn
+from modelyard.codec.together.codec import LearningCodec
 from modelyard.core.errors import InternalError, InvalidRequestError
 from modelyard.core.types import (
     AnswerContext,
@@ -54,25 +53,27 @@ from modelyard.core.types import (
 _Row = dict[str, Array]
 
 
-class PredictionsCodec:
+class PredictionsCodec(LearningCodec):
     """Items to tensors and back for `/v1/models/{name}/predictions`. Stateless."""
 
-    def decode(self, raw: RawRequest, signature: Signature, bounds: CodecBounds) -> DecodedRequest:
+    def read(self, raw: RawRequest, signature: Signature, bounds: CodecBounds) -> DecodedRequest:
         """One row per good item; a bad item is an ItemError in `items`. With no good item `inputs` is empty and
         `rows` 0. Raises InvalidRequestError where the request as a whole cannot be read."""
-        decoded = _decode(raw, signature, bounds)
-        learn(Surface.PREDICTIONS, raw, decoded, signature, bounds, _decode)
-        return decoded
+        document = parse(raw.body, bounds, keep_constants=True)
+        items = _items_of(document, signature, bounds)
+        subject = read_subject(document.get("subject"), "subject")
+        decoded = _all_at_once(items, signature)
+        if decoded is not None:
+            return DecodedRequest(
+                decoded, _rows(len(items), signature), items=tuple(range(len(items))), subject=subject
+            )
+        rows, marks = _one_by_one(items, signature)
+        inputs = _stacked(rows, signature)
+        return DecodedRequest(inputs, _rows(len(rows), signature), items=marks, subject=subject)
 
-    def decode_turn(
-        self,
-        bodies: Sequence[bytes],
-        signature: Signature,
-        bounds: CodecBounds,
-        content_type: bytes | None = None,
-    ) -> list[DecodedRequest | None]:
-        """See TurnCodec: those of a known form."""
-        return decode_together(Surface.PREDICTIONS, bodies, signature, bounds)
+    def forms_of(self, content_type: bytes | None, signature: Signature) -> Any:
+        """All bodies are JSON."""
+        return Surface.PREDICTIONS
 
     def encode(self, request: DecodedRequest, outputs: Tensors, context: AnswerContext) -> EncodedAnswer:
         """One result per item, in the items' order. `outputs` may be empty where every item was refused."""
@@ -99,18 +100,6 @@ class PredictionsCodec:
         if any(request.items != (0,) for request in requests):
             return None
         return results_together(outputs, ids, context, lambda: _labels(outputs, context.signature, len(ids)))
-
-
-def _decode(raw: RawRequest, signature: Signature, bounds: CodecBounds) -> DecodedRequest:
-    document = parse(raw.body, bounds, keep_constants=True)
-    items = _items_of(document, signature, bounds)
-    subject = read_subject(document.get("subject"), "subject")
-    decoded = _all_at_once(items, signature)
-    if decoded is not None:
-        return DecodedRequest(decoded, _rows(len(items), signature), items=tuple(range(len(items))), subject=subject)
-    rows, marks = _one_by_one(items, signature)
-    inputs = _stacked(rows, signature)
-    return DecodedRequest(inputs, _rows(len(rows), signature), items=marks, subject=subject)
 
 
 def _plain(value: Any) -> Any:

@@ -31,8 +31,7 @@ from modelyard.codec.scoring.tfserving import require_one_of
 from modelyard.codec.signature_plan import SignaturePlan, plan_of
 from modelyard.codec.tensors import shown
 from modelyard.codec.together.answers import scores_together
-from modelyard.codec.together.forms import decode_together
-from modelyard.codec.together.learning import learn
+from modelyard.codec.together.codec import LearningCodec
 from modelyard.core.errors import InvalidRequestError, MediaTypeError
 from modelyard.core.types import (
     AnswerContext,
@@ -58,26 +57,22 @@ class _Read(NamedTuple):
     subject: str | None = None
 
 
-class InvocationsCodec:
+class InvocationsCodec(LearningCodec):
     """Data frames, rows, columns, CSV and NumPy arrays to tensors, `predictions` back. Stateless."""
 
-    def decode(self, raw: RawRequest, signature: Signature, bounds: CodecBounds) -> DecodedRequest:
+    def read(self, raw: RawRequest, signature: Signature, bounds: CodecBounds) -> DecodedRequest:
         """The request as tensors that fit the signature. Raises InvalidRequestError, naming the field, and
         MediaTypeError("content_type_unsupported")."""
-        decoded = _decode(raw, signature, bounds)
-        if _is_text(raw.content_type, plan_of(signature)):
-            learn((Surface.INVOCATIONS, raw.content_type), raw, decoded, signature, bounds, _decode)
-        return decoded
+        plan = plan_of(signature)
+        array = _quick(raw, plan, bounds)
+        if array is not None:
+            return whole(plan, array)
+        read = _read(raw, plan, bounds)
+        return to_request(read.parts, plan, read.subject)
 
-    def decode_turn(
-        self,
-        bodies: Sequence[bytes],
-        signature: Signature,
-        bounds: CodecBounds,
-        content_type: bytes | None = None,
-    ) -> list[DecodedRequest | None]:
-        """See TurnCodec: those of a known form."""
-        return decode_together((Surface.INVOCATIONS, content_type), bodies, signature, bounds)
+    def forms_of(self, content_type: bytes | None, signature: Signature) -> Any:
+        """Text alone is learned."""
+        return (Surface.INVOCATIONS, content_type) if _is_text(content_type, plan_of(signature)) else None
 
     def encode(self, request: DecodedRequest, outputs: Tensors, context: AnswerContext) -> EncodedAnswer:
         """`predictions`, one entry per row."""
@@ -88,15 +83,6 @@ class InvocationsCodec:
     ) -> list[bytes] | None:
         """See TurnCodec."""
         return scores_together(requests, outputs, context.signature)
-
-
-def _decode(raw: RawRequest, signature: Signature, bounds: CodecBounds) -> DecodedRequest:
-    plan = plan_of(signature)
-    array = _quick(raw, plan, bounds)
-    if array is not None:
-        return whole(plan, array)
-    read = _read(raw, plan, bounds)
-    return to_request(read.parts, plan, read.subject)
 
 
 def _is_text(content_type: bytes | None, plan: SignaturePlan) -> bool:

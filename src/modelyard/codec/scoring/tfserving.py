@@ -18,8 +18,7 @@ from modelyard.codec.scoring.quick import quick_rows
 from modelyard.codec.signature_plan import SignaturePlan, plan_of
 from modelyard.codec.tensors import shown
 from modelyard.codec.together.answers import scores_together
-from modelyard.codec.together.forms import decode_together
-from modelyard.codec.together.learning import learn
+from modelyard.codec.together.codec import LearningCodec
 from modelyard.core.errors import InvalidRequestError
 from modelyard.core.types import (
     AnswerContext,
@@ -38,24 +37,26 @@ _SIGNATURE = "serving_default"
 _EXAMPLE = {"instances": [[0.5, 1.5]]}
 
 
-class TfServingCodec:
+class TfServingCodec(LearningCodec):
     """Rows or columns to tensors and back for `/v1/models/{name}:predict`. Stateless."""
 
-    def decode(self, raw: RawRequest, signature: Signature, bounds: CodecBounds) -> DecodedRequest:
+    def read(self, raw: RawRequest, signature: Signature, bounds: CodecBounds) -> DecodedRequest:
         """The request as tensors that fit the signature. Raises InvalidRequestError, naming the field."""
-        decoded = _decode(raw, signature, bounds)
-        learn(Surface.TFSERVING, raw, decoded, signature, bounds, _decode)
-        return decoded
+        plan = plan_of(signature)
+        quick = quick_rows(raw.body, plan, bounds)
+        if quick is not None and quick[0] in _FORMS:
+            if quick[0] == "instances":
+                require_rows(signature)
+            return whole(plan, quick[1], columnar=quick[0] == "inputs")
+        document = _read(raw, bounds)
+        if "instances" in document:
+            require_rows(signature)
+        subject = read_subject(document.get("subject"), "subject")
+        return to_request(_parts(document, plan), plan, subject, "inputs" in document)
 
-    def decode_turn(
-        self,
-        bodies: Sequence[bytes],
-        signature: Signature,
-        bounds: CodecBounds,
-        content_type: bytes | None = None,
-    ) -> list[DecodedRequest | None]:
-        """See TurnCodec: those of a known form."""
-        return decode_together(Surface.TFSERVING, bodies, signature, bounds)
+    def forms_of(self, content_type: bytes | None, signature: Signature) -> Any:
+        """All bodies are JSON."""
+        return Surface.TFSERVING
 
     def encode(self, request: DecodedRequest, outputs: Tensors, context: AnswerContext) -> EncodedAnswer:
         """`predictions` for rows, `outputs` for columns."""
@@ -67,20 +68,6 @@ class TfServingCodec:
     ) -> list[bytes] | None:
         """See TurnCodec."""
         return scores_together(requests, outputs, context.signature)
-
-
-def _decode(raw: RawRequest, signature: Signature, bounds: CodecBounds) -> DecodedRequest:
-    plan = plan_of(signature)
-    quick = quick_rows(raw.body, plan, bounds)
-    if quick is not None and quick[0] in _FORMS:
-        if quick[0] == "instances":
-            require_rows(signature)
-        return whole(plan, quick[1], columnar=quick[0] == "inputs")
-    document = _read(raw, bounds)
-    if "instances" in document:
-        require_rows(signature)
-    subject = read_subject(document.get("subject"), "subject")
-    return to_request(_parts(document, plan), plan, subject, "inputs" in document)
 
 
 def tfserving_parts(raw: RawRequest, signature: Signature, bounds: CodecBounds) -> list[Part]:
