@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -66,3 +68,38 @@ def test_without_a_subject_the_prediction_decides(worker: HttpWorker, target: st
     for _ in range(20):
         _, header = ask(worker, target, "")
         assert (header.arm, header.subject) == (assign("tree", header.id, WEIGHTS), "")
+
+
+@pytest.mark.parametrize("target", [NATIVE, TWIN])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_subject_inside_a_compressed_body_stays_too(worker: HttpWorker, target: str, encoding: str) -> None:
+    """It decides the arm like any other, and the answer, its version and the record are those of one version; the
+    header's subject goes before it."""
+    pack = gzip.compress if encoding == "gzip" else zlib.compress
+    for number in range(20):
+        subject = f"patient-{number}"
+        body = pack(infer(f',"parameters":{{"subject":"{subject}"}}').encode())
+        for named, headers in ((subject, ()), (f"other-{number}", (f"x-modelyard-subject: other-{number}",))):
+            arm = assign("tree", named, WEIGHTS)
+            caller = Caller(worker.port)
+            sent = (f"content-encoding: {encoding}", *headers)
+            caller.send(request(target, body, key=worker.key, headers=sent))
+            reply = caller.reply()
+            assert reply.status == 200, reply.body
+            (frame,) = read_frames(io.BytesIO(b"".join([*worker.journal.turns[-1], MARK])))
+            header = frame.record_header()
+            assert (header.version, header.arm) == (WEIGHTS[arm][0], arm)
+            assert reply.headers["x-model-version"] == header.version
+            assert header.subject == named
+
+
+@pytest.mark.parametrize("target", [NATIVE, TWIN])
+def test_a_compressed_body_that_is_none_is_refused_by_one_version(worker: HttpWorker, target: str) -> None:
+    """decompression_failed, with a record of the version that the prediction's own id chose."""
+    caller = Caller(worker.port)
+    caller.send(request(target, b"no gzip", key=worker.key, headers=("content-encoding: gzip",)))
+    reply = caller.reply()
+    (frame,) = read_frames(io.BytesIO(b"".join([*worker.journal.turns[-1], MARK])))
+    header = frame.record_header()
+    assert (reply.status, reply.json["code"]) == (400, "decompression_failed")
+    assert header.arm == assign("tree", header.id, WEIGHTS)

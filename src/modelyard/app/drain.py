@@ -11,7 +11,7 @@ from modelyard.app.folder import DataFolder
 from modelyard.codec.log import decode_for_log
 from modelyard.core.clock import SystemClock
 from modelyard.core.settings import Settings
-from modelyard.http.processes.rank import Rank, give_way
+from modelyard.http.processes.rank import Rank
 from modelyard.journal.drain import Drain
 from modelyard.storage.file.kept import KeptAnswers
 from modelyard.storage.file.secret import installation_secret
@@ -25,7 +25,7 @@ def run_drain(settings: Settings, parent_pid: int) -> None:
     """Drains until SIGTERM, or until the parent is gone: its successor starts a drain of its own."""
     rank = Rank(settings.journal.drain_urgent_age_s)
     folder = DataFolder(settings.data)
-    stores = open_stores(settings, folder.path, breathe=give_way)
+    stores = open_stores(settings, folder.path, breathe=rank.give_way)
     kept = KeptAnswers(folder.kept, folder.spool, 0, SystemClock(), settings.journal.durability == "host")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -38,7 +38,7 @@ def run_drain(settings: Settings, parent_pid: int) -> None:
         settings.journal,
         SystemClock(),
         max_body_bytes=settings.http.max_body_bytes,
-        breathe=give_way,
+        breathe=rank.give_way,
         judge=rank.judge,
         note=kept.note,
     )

@@ -45,13 +45,17 @@ class Prediction:
     ) -> None:
         self.call = call
         self.road = road
-        self.route = route
-        self.servable: Servable = route.servable
+        self.take_route(route)
         self.id = prediction_id
         self.request_id = request_id
         self.rate = rate
         self.at_ns = at_ns
         self.submitted_s = time.perf_counter()
+
+    def take_route(self, route: Route) -> None:
+        """The version that answers; before its run, a compressed body may still turn out to name another."""
+        self.route = route
+        self.servable: Servable = route.servable
 
     @property
     def over(self) -> bool:

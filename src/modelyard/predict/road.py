@@ -95,11 +95,16 @@ class Roads:
 
 def split_route(table: RoutingTable, call: Call, prediction_id: str) -> Route:
     """By the subject, so that it stays with its version (P12); by the prediction's id where there is none. The subject
-    of a compressed body is only known from the header."""
+    of a compressed body is not known yet: its route is found again once it is read (`subject_route`)."""
     head = call.head
-    subject = head.subject
-    if subject is None and head.content_encoding is None:
-        subject = subject_of(RawRequest(call.body, head.content_type, head.header_length))
+    if head.subject is None and head.content_encoding is None:
+        return subject_route(table, head, call.body, prediction_id)
+    return table.route(head.model, head.version, head.subject or prediction_id)
+
+
+def subject_route(table: RoutingTable, head: RequestHead, body: bytes, prediction_id: str) -> Route:
+    """By the subject that the body names; by the prediction's id where it names none."""
+    subject = subject_of(RawRequest(body, head.content_type, head.header_length))
     return table.route(head.model, head.version, subject or prediction_id)
 
 

@@ -15,17 +15,18 @@ from typing import Any
 
 from modelyard.auth.table import KeyTable, Principal
 from modelyard.batching.batcher import Batcher
-from modelyard.codec.compression import compress, decompress
+from modelyard.codec.compression import compress
 from modelyard.core.call import Answer, Call, ErrorRenderer, RateState
-from modelyard.core.errors import AuthenticationError, InternalError, ModelyardError, UnavailableError
+from modelyard.core.errors import AuthenticationError, InternalError, ModelyardError, OverloadError, UnavailableError
 from modelyard.core.settings import Settings
-from modelyard.core.types import CodecBounds, DecodedRequest, RawRequest, Surface, SurfaceCodec
+from modelyard.core.types import CodecBounds, DecodedRequest, Surface, SurfaceCodec
 from modelyard.journal.frame import frame_of
 from modelyard.limits.admission import Permits
 from modelyard.limits.clients import ClientLimits
 from modelyard.limits.failures import FailedAttempts
 from modelyard.limits.ports import RateCounter
 from modelyard.predict.allowance import Grant, busy, grant, own_bounds, take_one, told
+from modelyard.predict.decode import Decoder
 from modelyard.predict.ports import Commit, Journal, NoteRefused
 from modelyard.predict.prediction import (
     OFF_LOOP_BYTES,
@@ -37,8 +38,11 @@ from modelyard.predict.prediction import (
 )
 from modelyard.predict.replay import Replays
 from modelyard.predict.road import Road, Roads, split_route, standing
-from modelyard.routing.table import RoutingTable
+from modelyard.routing.table import Route, RoutingTable
 
+REFUSED_AFTER_S = 0.005
+"""A turn that cannot be recorded is refused after this pause. Callers that try again at once would else keep the core
+busy with refusals, and the drain, which alone can end this, gets too little of it."""
 CLIENT_GONE = 499
 """Status of a record whose caller left before the answer (nginx's number); never sent."""
 
@@ -90,12 +94,11 @@ class Predictor:
         self._render_error = render_error
         self._permits = Permits(settings.limits.max_concurrency)
         self._batcher = Batcher(loop, executor, settings.batching, self.settle, answer_together)
-        self._bounds = CodecBounds(
-            settings.codec.max_json_depth, settings.codec.max_json_values, settings.codec.max_items
-        )
+        codec = settings.codec
+        bounds = CodecBounds(codec.max_json_depth, codec.max_json_values, codec.max_items)
+        self._read = Decoder(bounds, settings.http.max_body_bytes)
         self._refuse_stale = settings.snapshot.on_stale == "refuse"
         self._max_age_s = settings.snapshot.max_age_s
-        self._max_body_bytes = settings.http.max_body_bytes
         self._timeout_s = settings.http.request_timeout_s
 
     @property
@@ -154,7 +157,8 @@ class Predictor:
             for prediction in turn:
                 prediction.error = refusal
                 self._render(prediction)
-            self._deliver(turn)
+            pause_s = REFUSED_AFTER_S if refusal is error else 0.0
+            self._loop.call_later(pause_s, self._deliver, turn)
             return
         self._commit(lambda: self._deliver(turn))
 
@@ -268,9 +272,9 @@ class Predictor:
         elif call.head.content_encoding is None and len(call.body) <= OFF_LOOP_BYTES:
             return prediction
         else:
-            done = self._decoder.submit(self._decode, prediction)
+            done = self._decoder.submit(self._read.apart, prediction, self._roads.table)
             done.add_done_callback(
-                lambda future: self._loop.call_soon_threadsafe(self._decoded, prediction, future.result())
+                lambda future: self._loop.call_soon_threadsafe(self._decoded_apart, prediction, *future.result())
             )
         return None
 
@@ -280,27 +284,20 @@ class Predictor:
         if group is not None:
             codec: Any = predictions[0].road.codec
             bodies = [prediction.call.body for prediction in predictions]
-            requests = codec.decode_turn(bodies, predictions[0].servable.signature, self._bounds, group.content_type)
+            signature = predictions[0].servable.signature
+            requests = codec.decode_turn(bodies, signature, self._read.bounds, group.content_type)
         submit = self._batcher.submit
         for prediction, request in zip(predictions, requests, strict=True):
             if request is None:
-                self._decoded(prediction, self._decode(prediction))
+                self._decoded(prediction, self._read.plain(prediction))
             else:
                 prediction.request = request
                 submit(prediction)
 
-    def _decode(self, prediction: Prediction) -> DecodedRequest | ModelyardError:
-        """The request as tensors; may run in a thread. Never raises."""
-        head, body = prediction.call.head, prediction.call.body
-        try:
-            if head.content_encoding is not None:
-                body = decompress(body, head.content_encoding, self._max_body_bytes)
-            raw = RawRequest(body, head.content_type, head.header_length)
-            return prediction.road.codec.decode(raw, prediction.servable.signature, self._bounds)
-        except ModelyardError as error:
-            return error
-        except Exception as error:
-            return InternalError("internal", "The request could not be read.", reason=type(error).__name__)
+    def _decoded_apart(self, prediction: Prediction, route: Route, result: DecodedRequest | ModelyardError) -> None:
+        if not prediction.settled:
+            prediction.take_route(route)
+            self._decoded(prediction, result)
 
     def _decoded(self, prediction: Prediction, result: DecodedRequest | ModelyardError) -> None:
         if prediction.settled:
@@ -348,6 +345,8 @@ class Predictor:
         started_s = prediction.started_s
         queue_us = int((started_s - submitted_s) * 1e6) if started_s else 0
         prediction_id = prediction.id.encode()
+        # Refused for want of room, it was not read; keeping it would cost most when there is least.
+        body = b"" if isinstance(error, OverloadError) else call.body
         parts += frame_of(
             prediction_id, prediction.at_ns, CLIENT_GONE if gone else prediction.status, len(request.items) or rows,
             (queue_us, int((prediction.ended_s - started_s) * 1e6), int((now_s - submitted_s) * 1e6)),
@@ -355,7 +354,7 @@ class Predictor:
             prediction_id if prediction.request_id is prediction.id else prediction.request_id.encode(),
             texts,
             prediction.road.standing or standing(call.head, prediction.road.principal, prediction.route),
-            call.body, prediction.body,
+            body, prediction.body,
         )  # fmt: skip
 
     def _seal_broken(self, prediction: Prediction, parts: list[bytes], now_s: float) -> None:

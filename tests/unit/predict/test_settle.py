@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,14 +17,17 @@ from modelyard.auth.table import KeyTable
 from modelyard.codec import CODECS
 from modelyard.core.call import Answer, RequestHead
 from modelyard.core.clock import SystemClock
+from modelyard.core.errors import UnavailableError
 from modelyard.core.settings import Settings
 from modelyard.core.types import Surface
 from modelyard.http.errors import render_error
 from modelyard.journal.commit import commit_at_once
+from modelyard.journal.frame import MARK, read_frames
 from modelyard.journal.ids import PredictionIds
 from modelyard.journal.spool import SpoolBroken
 from modelyard.predict import Commit, Predictor, spine
 from modelyard.predict.prediction import Prediction
+from modelyard.predict.spine import REFUSED_AFTER_S
 from modelyard.routing.ports import Endpoint
 from modelyard.routing.table import RoutingTable
 from modelyard.testing import MemoryKeyStore, MemoryRateCounter, servable
@@ -182,9 +186,41 @@ def test_a_broken_disk_acknowledges_nothing() -> None:
     async def test(yard: Yard) -> None:
         yard.journal.error = SpoolBroken("an earlier fdatasync failed")
         calls = yard.ask(3)
-        await turns()
+        while not all(call.answers for call in calls):
+            await asyncio.sleep(0)
         assert all(call.answers[0].status >= 500 for call in calls)
         yard.check_quiet()
+
+    on_loop(test)
+
+
+def test_a_full_spool_refuses_after_a_pause() -> None:
+    """P4: who asks again at once must not take the drain's time: the refusal is not in this turn, and it comes."""
+
+    async def test(yard: Yard) -> None:
+        yard.journal.error = UnavailableError("journal_unavailable", "The spool is full.", retry_after_s=1.0)
+        calls = yard.ask(3)
+        begun = asyncio.get_running_loop().time()
+        while not all(call.answers for call in calls):
+            await asyncio.sleep(0)
+        assert asyncio.get_running_loop().time() - begun >= REFUSED_AFTER_S
+        assert [call.code for call in calls] == ["journal_unavailable"] * 3
+        yard.check_quiet()
+
+    on_loop(test)
+
+
+def test_what_was_refused_for_want_of_room_leaves_a_record_without_its_body() -> None:
+    """P4: under overload the spool grows by what is answered, not by what is refused; each still has its record."""
+
+    async def test(yard: Yard) -> None:
+        while yard.predictor._permits.take():
+            pass
+        calls = yard.ask(2)
+        await turns()
+        assert [call.code for call in calls] == ["server_busy"] * 2
+        frames = list(read_frames(io.BytesIO(b"".join([*yard.journal.turns[-1], MARK]))))
+        assert [(frame.record_header().code, frame.request) for frame in frames] == [("server_busy", b"")] * 2
 
     on_loop(test)
 

@@ -6,7 +6,8 @@ process enters the kernel, or for the next tick, which is up to 4 ms. So the dra
 every 20 microseconds; a call costs 0.2).
 
 If the spool fills up, or its oldest record becomes old, the drain takes part as an equal until it has caught up: an
-answer that is late is better than one that must be refused because the spool is full.
+answer that is late is better than one that must be refused because the spool is full. An equal gives way no longer:
+who yields all the time gets nothing beside a worker that is always ready to run.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-
-give_way = os.sched_yield
 
 URGENT_SHARE, CALM_SHARE = 0.5, 0.25
 """Of the spool's bound: above the first the drain is an equal, below the second it goes behind again."""
@@ -30,6 +29,11 @@ class Rank:
         self._set_idle = set_idle or _set_scheduling
         self.urgent = False
         self._set_idle(True)
+
+    def give_way(self) -> None:
+        """Lets a worker run that waits for this core; called very often. An equal does not."""
+        if not self.urgent:
+            os.sched_yield()
 
     def judge(self, filled: float, oldest_age_s: float) -> None:
         """Called after each batch: which share of the spool is full, and how old the record is that was just read."""
