@@ -23,14 +23,21 @@ QUERIES = {
 }
 
 
-def query_times(folder: Path, records: int, step: int = 1_000_000) -> dict[str, float]:
-    """Milliseconds of a page of 100 (the slowest of 20 pages) by filter, of one record by its id, and of a count over
-    100 seconds of records."""
+def fill(folder: Path, records: int, step: int = 1_000_000) -> None:
+    """Puts so many records into the folder's log."""
     stores = open_stores(Settings(), folder)
     database = stores.log._database  # type: ignore[attr-defined]
     for first in range(0, records, step):
         with database.write() as connection:
             fill_log(connection, first, min(step, records - first), FIRST_S)
+    stores.close()
+
+
+def query_times(folder: Path, records: int, step: int = 1_000_000) -> dict[str, float]:
+    """Milliseconds of a page of 100 (the slowest of 20 pages) by filter, of one record by its id, and of a count over
+    100 seconds of records."""
+    fill(folder, records, step)
+    stores = open_stores(Settings(), folder)
     found: dict[str, float] = {}
     for name, wanted in QUERIES.items():
         cursor, slowest = None, 0.0

@@ -5,16 +5,15 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import insert
 
-from modelyard.audit.chain import START, Head, seal
-from modelyard.audit.event import Actor, Change
+from modelyard.audit.chain import Head
 from modelyard.audit.ports import AuditFilter
-from modelyard.audit.vocabulary import AuditAction
 from modelyard.core.settings import Settings
 from modelyard.storage.audit_row import to_row
 from modelyard.storage.file.audit_head import HeadFile
@@ -23,11 +22,10 @@ from modelyard.storage.sql.database import Database
 from modelyard.storage.sql.dialects import sqlite_url
 from modelyard.storage.sql.open import AUDIT_HEAD_FILE, DATABASE_FILE, open_stores
 from modelyard.storage.stores import Stores
-from modelyard.testing import version
+from modelyard.testing import audit_events, version
 
 BEGIN_US = 1_600_000_000_000_000
 STEP_US = 60_000_000
-ACTIONS = tuple(AuditAction)
 ROUNDS = 4
 CALLS = 250
 BOUND_MS = 50.0
@@ -39,20 +37,15 @@ def grown(data: Path, count: int) -> None:
     stores = open_stores(Settings(), data)
     for name in ("1", "2"):
         stores.registry.add_version(version("tree", name, name.encode()))
-    head = stores.audit.head() or START
+    head = stores.audit.head()
     stores.close()
     database = Database(sqlite_url(data / DATABASE_FILE), 30)
-    for start in range(0, count, 50_000):
-        rows = []
-        for number in range(start, min(count, start + 50_000)):
-            actor = Actor(f"client:c{number % 200}", f"k{number % 400}", "192.0.2.7", f"r{number}")
-            subject = f"endpoint:e{number * 7 % 1000}"
-            change = Change(ACTIONS[number % len(ACTIONS)], subject, {"1": 100}, {"1": 90, "2": 10})
-            event = seal(head, BEGIN_US + number * STEP_US, actor, change)
-            rows.append(to_row(event))
-            head = Head(event.sequence, event.hash)
+    events = audit_events(head, count, BEGIN_US, STEP_US)
+    while several := list(islice(events, 50_000)):
+        head = Head(several[-1].sequence, several[-1].hash)
         with database.write() as connection:
-            connection.execute(insert(schema.audit_events), rows)
+            connection.execute(insert(schema.audit_events), list(map(to_row, several)))
+    assert head is not None
     HeadFile(data / AUDIT_HEAD_FILE).advance(head)
     database.close()
 

@@ -7,7 +7,7 @@ with the real thing.
 """
 
 from modelyard.testing.artifacts import MemoryArtifactStore
-from modelyard.testing.audit import MemoryAuditLog
+from modelyard.testing.audit import MemoryAuditLog, audit_events
 from modelyard.testing.builders import (
     fill_log,
     key,
@@ -40,6 +40,7 @@ __all__ = [
     "SnapshotVersion",
     "StubModel",
     "StubRuntime",
+    "audit_events",
     "fill_log",
     "key",
     "manifest",

@@ -8,7 +8,7 @@ from typing import Any
 
 from modelyard.audit.acting import current_actor
 from modelyard.audit.chain import START, ChainCheck, Head, Verification, seal
-from modelyard.audit.event import AuditEvent, Change, microseconds, time_us
+from modelyard.audit.event import Actor, AuditEvent, Change, microseconds, time_us
 from modelyard.audit.ports import AuditFilter, AuditPage
 from modelyard.audit.vocabulary import AuditAction
 from modelyard.core.clock import Clock, SystemClock
@@ -68,6 +68,19 @@ class MemoryAuditLog:
     def _matching(self, wanted: AuditFilter) -> list[AuditEvent]:
         with self._lock:
             return [event for event in self.events if matches(event, wanted)]
+
+
+def audit_events(head: Head | None, count: int, begin_us: int, step_us: int) -> Iterator[AuditEvent]:
+    """`count` events of a chain behind `head`, `step_us` microseconds apart, of 200 actors with 400 keys on 1000
+    subjects, every action in turn."""
+    last, actions = head or START, tuple(AuditAction)
+    for number in range(count):
+        actor = Actor(f"client:c{number % 200}", f"k{number % 400}", "192.0.2.7", f"r{number}")
+        subject = f"endpoint:e{number * 7 % 1000}"
+        change = Change(actions[number % len(actions)], subject, {"1": 100}, {"1": 90, "2": 10})
+        event = seal(last, begin_us + number * step_us, actor, change)
+        last = Head(event.sequence, event.hash)
+        yield event
 
 
 def _place(event: AuditEvent) -> tuple[int, int]:
