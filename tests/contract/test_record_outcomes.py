@@ -235,9 +235,7 @@ def test_an_item_has_its_own_inputs_and_outputs(stores: Stores) -> None:
     assert [one["inputs"] for one in shown(columns, stores)] == [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]
     assert [one["outputs"] for one in shown(columns, stores)] == [{"y": 5}, {"y": 6}]
     whole = prediction_record("whole", rows=0, inputs={"X": [1, 2]}, outputs={"y": [[3]]})
-    assert shown(whole, stores) == [
-        {"id": "whole/0", "inputs": {"X": [1, 2]}, "outputs": {"y": [[3]]}, "error": None}
-    ]
+    assert shown(whole, stores) == [{"id": "whole/0", "inputs": {"X": [1, 2]}, "outputs": {"y": [[3]]}, "error": None}]
     hidden = prediction_record("hidden", rows=1, inputs={"X": "[redacted]"}, outputs={"y": [1]})
     assert shown(hidden, stores)[0]["inputs"] == {"X": "[redacted]"}
 

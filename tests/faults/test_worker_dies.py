@@ -30,9 +30,7 @@ def send(connection: http.client.HTTPConnection, key: str, model: str, value: fl
     """A request whose value may be a misdeed."""
     one = np.array([[value]], np.float32)
     asked = {"guilty": {"a": one, "b": np.ones((1, 1), np.float32)}, "slow": {"x": one}}[model]
-    connection.request(
-        "POST", f"/v2/models/{model}/infer", json.dumps(trained.infer_body(**asked)), {"x-api-key": key}
-    )
+    connection.request("POST", f"/v2/models/{model}/infer", json.dumps(trained.infer_body(**asked)), {"x-api-key": key})
 
 
 def cut(connection: http.client.HTTPConnection) -> bool:

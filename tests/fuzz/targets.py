@@ -254,8 +254,12 @@ TARGETS = {
     "scoring": Target(
         scoring,
         (
-            b'\0{"instances":[[1,2,3]]}', b'\3{"dataframe_split":{"columns":["a","b","c"],"data":[[1,2,3]]}}',
-            b'\2{"inputs":{"t":["x"],"n":[[1,2]]}}', b"\6" b"1,2,3\n4,5,6\n", b"\x09a,b,c\n1,2,3\n", b"\x0c" + _npy(),
+            b'\0{"instances":[[1,2,3]]}',
+            b'\3{"dataframe_split":{"columns":["a","b","c"],"data":[[1,2,3]]}}',
+            b'\2{"inputs":{"t":["x"],"n":[[1,2]]}}',
+            b"\61,2,3\n4,5,6\n",
+            b"\x09a,b,c\n1,2,3\n",
+            b"\x0c" + _npy(),
         ),
         (*JSON, b'"instances"', b'"inputs"', b'"dataframe_records"', b"\r\n", b'""', b"'descr'", b"'|O'"),
     ),
@@ -267,18 +271,23 @@ TARGETS = {
     "archive": Target(archive, (_tar(),), (b"../", b"/", b"\0" * 8, b"x", b"L", b"5", b"2", b"30 path=a\n", b"\x80")),
     "spool": Target(spool, (GOOD, GOOD[7:], GOOD + GOOD[:40]), (MARK, b"\xdc", b"\xff\xff", b"\xc0", b"\xd9")),
     "keys": Target(
-        keys, (new_key(bytes).text.encode(), b"100/s", b"30d", b"predict admin", b"tree* [a-z]?", b"**a*a*a*a*b"),
+        keys,
+        (new_key(bytes).text.encode(), b"100/s", b"30d", b"predict admin", b"tree* [a-z]?", b"**a*a*a*a*b"),
         (b"mdy_", b"*", b"[", b"]", b"[!", b"/", b"none", b"9" * 12),
     ),
     "settings": Target(
-        settings, (b'workers = 2\n[http]\nport = 1\ntrusted_proxies = ["10.0.0.0/8"]\nroot_path = "/m"\n',),
+        settings,
+        (b'workers = 2\n[http]\nport = 1\ntrusted_proxies = ["10.0.0.0/8"]\nroot_path = "/m"\n',),
         (b"[http]\n", b"[[a]]", b"= ", b'"', b"inf", b"1979-05-27", b"'''", b"tls_cert = ", b"data = ", b"\\u0000"),
     ),
     "log_query": Target(
         log_query,
         (
-            b"m\n1\nc\ne\ns\n2xx\n=1\n15m\n2026-01-31T12:00Z\ntrue", encode_cursor("keys", ("a", 1.0)).encode(),
-            encode_log_cursor(5, "p").encode(), b"17-3", b"=1e999",
+            b"m\n1\nc\ne\ns\n2xx\n=1\n15m\n2026-01-31T12:00Z\ntrue",
+            encode_cursor("keys", ("a", 1.0)).encode(),
+            encode_log_cursor(5, "p").encode(),
+            b"17-3",
+            b"=1e999",
         ),
         (b"has", b"none", b"=", b"\n", b"99999999w", b"0001-01-01", b"9999-12-31T23:59:59-23:59", b"1e9"),
     ),

@@ -34,7 +34,7 @@ TYPES = {
     "INT64": TensorProto.INT64, "FP16": TensorProto.FLOAT16, "FP32": TensorProto.FLOAT, "FP64": TensorProto.DOUBLE,
     "BYTES": TensorProto.STRING,
 }  # fmt: skip
-ALPHABET = "aZ0 \\\"\n\t\x00äß€𝄞"
+ALPHABET = 'aZ0 \\"\n\t\x00äß€𝄞'
 
 
 def twice(datatype: str, folder: Path) -> Path:

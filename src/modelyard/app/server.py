@@ -33,7 +33,12 @@ log = structlog.get_logger()
 
 BACKLOG = 2048
 ADMINISTRATOR = "administrator"
-LIBRARIES = {"onnx": ("onnxruntime", "modelyard.runtimes.onnx"), "sklearn": ("modelyard.runtimes.sklearn",)}
+LIBRARIES = {
+    "onnx": ("onnxruntime", "modelyard.runtimes.onnx"),
+    "sklearn": ("modelyard.runtimes.sklearn",),
+    "lightgbm": ("modelyard.runtimes.trees.lightgbm",),
+    "xgboost": ("modelyard.runtimes.trees.xgboost",),
+}
 """What loading a model of this format imports."""
 
 

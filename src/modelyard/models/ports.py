@@ -54,12 +54,14 @@ class ArtifactStore(Protocol):
 
 
 class Inspection(msgspec.Struct, frozen=True):
-    """What a runtime read from the files without running them."""
+    """What a runtime read from the files without running them. `suffix` is what files of this content are usually
+    called by; "" where the format has one for all."""
 
     format: str
     entry: str
     signature: Signature
     provenance: Mapping[str, str] = {}
+    suffix: str = ""
 
 
 class Health(Protocol):

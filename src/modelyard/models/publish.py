@@ -33,7 +33,7 @@ from modelyard.telemetry.logs import emit
 
 OVERRIDES = "modelyard.json"
 MAX_OVERRIDES_BYTES = 64 * 1024 * 1024
-SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "sklearn": ".skops"}
+SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "sklearn": ".skops", "lightgbm": ".txt", "xgboost": ".ubj"}
 """A file that is published alone is stored as `model` with the suffix of its format, whatever it was called."""
 ABANDONED_S = 86_400.0
 """A staging folder of this age belongs to a publish that was killed."""
@@ -256,7 +256,7 @@ def _same_content(stored: tuple[FileEntry, ...], files: list[FileEntry]) -> bool
 
 def _settle_name(folder: Path, files: list[FileEntry], report: CheckReport) -> tuple[list[FileEntry], str]:
     """A file alone gets its canonical name, so that the same bytes have the same content digest."""
-    name = "model" + SUFFIXES.get(report.format, "")
+    name = "model" + (report.suffix or SUFFIXES.get(report.format, ""))
     if len(files) != 1 or files[0].path == name:
         return files, report.entry
     (folder / files[0].path).rename(folder / name)

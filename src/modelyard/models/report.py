@@ -72,6 +72,7 @@ class CheckReport(msgspec.Struct, frozen=True):
     signature: Signature
     provenance: Mapping[str, str]
     profile: LoadProfile
+    suffix: str = ""
 
 
 Check = Callable[[Path, CheckOptions], CheckReport]

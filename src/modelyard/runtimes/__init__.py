@@ -12,9 +12,14 @@ from modelyard.models.ports import Runtime
 _PLACES = {
     "onnx": ("modelyard.runtimes.onnx", "OnnxRuntime"),
     "sklearn": ("modelyard.runtimes.sklearn", "SklearnRuntime"),
+    "lightgbm": ("modelyard.runtimes.trees.lightgbm", "LightgbmRuntime"),
+    "xgboost": ("modelyard.runtimes.trees.xgboost", "XgboostRuntime"),
 }
-_NAMED = {".onnx": "ONNX", ".skops": "scikit-learn (skops)"}
-_PICKLE_HINT = "Pickle and joblib files run code when they are loaded; export the model to ONNX or save it with skops."
+_NAMED = {".onnx": "ONNX", ".skops": "scikit-learn (skops)", ".ubj": "XGBoost"}
+_PICKLE_HINT = (
+    "Pickle and joblib files run code when they are loaded; export the model to ONNX, or save it with skops, or by "
+    "XGBoost's or LightGBM's own `save_model`."
+)
 
 
 class _Runtimes(Mapping[str, Runtime]):

@@ -38,7 +38,7 @@ def check_files(folder: Path, options: CheckOptions) -> CheckReport:
     loaded = runtime.load(folder, manifest, options.for_runtime())
     example = decode_example(signature, options.overrides.example)
     profile = check_load(loaded, example, options.max_loop_run_us, SystemClock())
-    return CheckReport(found.format, entry, signature, found.provenance, profile)
+    return CheckReport(found.format, entry, signature, found.provenance, profile, found.suffix)
 
 
 def confine(options: CheckOptions) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from modelyard.core.errors import PublishError
@@ -58,3 +60,33 @@ def check_spec(place: str, spec: TensorSpec) -> TensorSpec:
             f"{place}.shape", f"{str(list(spec.shape))[:80]}", f"A row may hold {MAX_ROW_ELEMENTS} elements."
         )
     return spec
+
+
+def extra_missing(kind: str, extra: str) -> PublishError:
+    """The format's library is not installed: one sentence with the command that installs it."""
+    install = f"pip install 'modelyard[{extra}]'"
+    return PublishError(
+        "runtime_missing",
+        f"{kind} models need an extra that is not installed here: {install}",
+        field="model",
+        example=install,
+    )
+
+
+def nonempty(path: Path) -> Path:
+    """The path, if it is a file with something in it; PublishError("model_empty")."""
+    if not path.is_file() or path.stat().st_size == 0:
+        raise PublishError("model_empty", "The model is empty: it holds no bytes.", field="model", got="0 bytes")
+    return path
+
+
+def only_one(kind: str, folder: Path, is_one: Callable[[Path], bool]) -> str | None:
+    """The one regular file below the folder that `is_one`, as a relative path, or None; PublishError("format_unknown")
+    if there are several."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink())
+    found = [path.relative_to(folder).as_posix() for path in files if is_one(path)]
+    if len(found) > 1:
+        raise PublishError(
+            "format_unknown", f"The folder holds several {kind} models; publish one.", field="model", got=found[:10]
+        )
+    return found[0] if found else None

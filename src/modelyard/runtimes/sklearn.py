@@ -18,10 +18,9 @@ from modelyard.core.errors import ModelError, ModelyardError, PublishError
 from modelyard.core.types import Array, Signature, Tensors, TensorSpec
 from modelyard.models.manifest import Manifest
 from modelyard.models.ports import Inspection
-from modelyard.runtimes.refusals import check_spec, not_spoken, reason, unreadable
+from modelyard.runtimes.refusals import check_spec, extra_missing, nonempty, not_spoken, only_one, reason, unreadable
 
 KIND = "scikit-learn (skops)"
-INSTALL = "pip install 'modelyard[sklearn]'"
 INPUT = "X"
 SCHEMA = "schema.json"
 MAX_ENTRIES = 100_000
@@ -34,12 +33,7 @@ class SklearnRuntime:
 
     def detect(self, folder: Path) -> str | None:
         """The one zip file that holds a skops schema, or begins like one that was cut off."""
-        found = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if _is_skops(path)]
-        if len(found) > 1:
-            raise PublishError(
-                "format_unknown", "The folder holds several skops models; publish one.", field="model", got=found[:10]
-            )
-        return found[0] if found else None
+        return only_one("skops", folder, _is_skops)
 
     def inspect(self, folder: Path, entry: str, options: Mapping[str, Any]) -> Inspection:
         """Signature, labels and provenance from the estimator's fitted attributes; PublishError."""
@@ -120,14 +114,8 @@ def _load(path: Path, options: Mapping[str, Any]) -> Any:
         import sklearn  # noqa: F401
         from skops.io import get_untrusted_types, load
     except ImportError:
-        raise PublishError(
-            "runtime_missing",
-            f"scikit-learn models need an extra that is not installed here: {INSTALL}",
-            field="model",
-            example=INSTALL,
-        ) from None
-    if path.stat().st_size == 0:
-        raise PublishError("model_empty", "The model is empty: it holds no bytes.", field="model", got="0 bytes")
+        raise extra_missing("scikit-learn", "sklearn") from None
+    nonempty(path)
     trusted = list(options.get("trusted_types", ()))
     try:
         _check_size(path, int(options.get("max_version_bytes", 8 * 1024**3)))

@@ -26,6 +26,10 @@ LIBRARIES: Mapping[str, str] = {
 """Libraries that take their size from a variable at import."""
 
 
+TOLD = ("ONNX Runtime", "LightGBM", "XGBoost")
+"""Libraries that are told their size when they load a model."""
+
+
 @dataclass(frozen=True, slots=True)
 class Threads:
     """What this process may use: `cores` by affinity, `quota_cores` by cgroup (None: no quota), `threads` for each
@@ -55,7 +59,7 @@ def size_threads(
         kept = environ.get(variable, "")
         given[library] = int(kept) if kept.isascii() and kept.isdigit() and int(kept) > 0 else threads
         environ[variable] = str(given[library])
-    given["ONNX Runtime"] = threads
+    given |= dict.fromkeys(TOLD, threads)
     return Threads(cores, quota, threads, given)
 
 

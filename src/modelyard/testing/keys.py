@@ -139,9 +139,7 @@ class MemoryKeyStore:
             ended = tuple(msgspec.structs.replace(key, revoked_at=at) for key in before)
             for old, new in zip(before, ended, strict=True):
                 self._keys[new.id] = new
-                self._version.audit.record(
-                    AuditAction.KEY_REVOKE, f"key:{new.id}", key_facts(old), key_facts(new)
-                )
+                self._version.audit.record(AuditAction.KEY_REVOKE, f"key:{new.id}", key_facts(old), key_facts(new))
             if ended:
                 self._version.bump()
             return ended

@@ -147,9 +147,7 @@ class MemoryOutcomeStore:
         if created:
             revisions.append((outcome, text, recorded_at))
         at, joined = revisions[-1][0].at, outcome.prediction_id in self._sink.rows
-        return StoredOutcome(
-            outcome.prediction_id, outcome.item, outcome.value, at, len(revisions), created, joined
-        )
+        return StoredOutcome(outcome.prediction_id, outcome.item, outcome.value, at, len(revisions), created, joined)
 
     def targets(self, ids: Sequence[str]) -> dict[str, Target]:
         """Those of the requests that are in the log."""

@@ -44,6 +44,8 @@ class StubModel:
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> dict[str, Array]:
         """The named outputs (all, if empty) for the inputs."""
+        if self.closed:
+            raise ModelError("model_failed", "The model is no longer in memory.")
         x = next(iter(inputs.values()))
         self.calls.append(len(x) if x.ndim else 1)
         if self.before_run is not None:

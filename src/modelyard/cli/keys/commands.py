@@ -19,9 +19,7 @@ Rate = Annotated[str | None, typer.Option(help="The client's rate, as count/unit
 Quota = Annotated[str | None, typer.Option(help="The client's predictions per UTC day, as count/day, or none.")]
 Concurrency = Annotated[str | None, typer.Option(help="The client's predictions at the same time, or none.")]
 Models = Annotated[list[str] | None, typer.Option(help="Which models the key may use, as glob patterns; repeatable.")]
-ClientModels = Annotated[
-    list[str] | None, typer.Option(help="Patterns that bound all keys of the client; repeatable.")
-]
+ClientModels = Annotated[list[str] | None, typer.Option(help="Patterns that bound all keys of the client; repeatable.")]
 OfClient = Annotated[str | None, typer.Option("--client", help="Only this client's.")]
 UnusedSince = Annotated[str | None, typer.Option(help="Not used since: a duration ago (90d), or ISO 8601.")]
 CreatedBefore = Annotated[str | None, typer.Option(help="Made before: as --unused-since.")]

@@ -71,7 +71,7 @@ def _tags(said: str, field: str, example: str) -> set[tuple[str, str]]:
             "parameter_invalid",
             f"`{field}` holds no entity tags.",
             field=field,
-            expected='tags in double quotes, as `ETag` gave them, or `*`',
+            expected="tags in double quotes, as `ETag` gave them, or `*`",
             got=said[:200],
             example=example,
         )

@@ -44,9 +44,7 @@ class Needs:
     also: Scope | None = None
 
 
-def scope(
-    needed: Scope, *, streams: bool = False, also: Scope | None = None
-) -> Callable[[_Endpoint], _Endpoint]:
+def scope(needed: Scope, *, streams: bool = False, also: Scope | None = None) -> Callable[[_Endpoint], _Endpoint]:
     """Declares the scope of an endpoint; `also` is another one that is enough. `streams`: the endpoint reads and
     bounds its body itself."""
     return _declare(Needs(needed, streams, also))

@@ -109,9 +109,7 @@ def revoke_keys(services: Wired, caller: Caller, body: RevocationBody) -> Respon
 
 @routes.delete("/v1/clients/{client}/keys", RevokedAnswer)
 @scope(Scope.ADMIN)
-def revoke_client(
-    services: Wired, caller: Caller, client: str, asked: Annotated[RevocationQuery, Query()]
-) -> Response:
+def revoke_client(services: Wired, caller: Caller, client: str, asked: Annotated[RevocationQuery, Query()]) -> Response:
     """Ends all active keys of a client; not the caller's own. Without any, nothing changes."""
     require_every_model(caller)
     selection = key_selection({"client": client}, services.clock.now())

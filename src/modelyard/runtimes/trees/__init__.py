@@ -1,0 +1,1 @@
+"""Gradient-boosted trees: LightGBM's text and XGBoost's JSON and UBJSON."""
