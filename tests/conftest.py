@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
+
+from objectstore.emulator import Emulator, emulated
 
 # A shell that runs the tests in the background ignores SIGINT for them, and every server they start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[Emulator]:
+    """An S3 service on this machine, over HTTP."""
+    with emulated() as running:
+        yield running
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,19 +13,30 @@ from typing import Any
 import msgspec
 import pytest
 
+from modelyard.core.clock import SystemClock
 from modelyard.core.errors import ModelyardError, NotFoundError, PublishError, UnavailableError
 from modelyard.models.manifest import FileEntry
 from modelyard.models.ports import ArtifactStore
 from modelyard.storage.file.artifacts import FolderArtifactStore
+from modelyard.storage.file.cache import ArtifactCache
+from modelyard.storage.s3.store import S3ArtifactStore
 from modelyard.testing import MemoryArtifactStore, manifest, version_folder
+from objectstore.emulator import Emulator
 
 FILES = {"model.onnx": b"weights" * 1000, "vocabulary/words.txt": "größe\n".encode(), "empty": b""}
 
 
-@pytest.fixture(params=["memory", "folder"])
+@pytest.fixture(params=["memory", "folder", "s3"])
 def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
     """An empty store."""
-    return MemoryArtifactStore() if request.param == "memory" else FolderArtifactStore(tmp_path / "artifacts")
+    if request.param == "memory":
+        return MemoryArtifactStore()
+    if request.param == "folder":
+        return FolderArtifactStore(tmp_path / "artifacts")
+    emulator: Emulator = request.getfixturevalue("emulator")
+    settings = emulator.settings(emulator.bucket())
+    cache = ArtifactCache(tmp_path / "artifacts", settings.cache_bytes, settings.timeout_s)
+    return S3ArtifactStore(settings, cache, SystemClock())
 
 
 def _source(folder: Path, files: dict[str, bytes] | None = None) -> tuple[str, Path]:
@@ -63,6 +74,18 @@ def test_files_are_read_only(artifacts: ArtifactStore, tmp_path: Path) -> None:
     place = artifacts.open(digest)
     assert {path.stat().st_mode & 0o777 for path in place.rglob("*") if path.is_file()} == {0o400}
     assert {path.stat().st_mode & 0o077 for path in [place, *place.rglob("*")]} == {0}
+
+
+def test_release_is_never_refused(artifacts: ArtifactStore, tmp_path: Path) -> None:
+    """Giving a folder back, also one that was never opened, leaves the version in the store."""
+    digest, folder = _source(tmp_path / "source")
+    artifacts.put(digest, folder)
+    artifacts.release(digest)
+    artifacts.open(digest)
+    artifacts.release(digest)
+    artifacts.release("0" * 64)
+    assert artifacts.has(digest)
+    assert _contents(artifacts.open(digest)).keys() == {*FILES, "manifest.json"}
 
 
 def test_putting_twice_is_no_change(artifacts: ArtifactStore, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from modelyard.models.archive import extract_tar
 from modelyard.models.complete import check_redaction, complete
 from modelyard.models.publish import read_overrides
 from modelyard.storage.audit_row import decode_cursor as decode_audit_cursor
-from modelyard.storage.file.artifacts import checked_manifest
+from modelyard.storage.file.checked import checked_manifest
 from modelyard.testing import FakeClock, prediction_record, version
 
 BOUNDS = CodecBounds()

@@ -24,6 +24,7 @@ from modelyard.core.errors import SettingsError
 
 MIB = 1024 * 1024
 ROOT_PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
+BUCKET_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9!_.*'()-]+)*/?")
 OWN_SEGMENTS = frozenset({"v1", "v2", "ping", "invocations", "docs", "openapi.json", "metrics", "console"})
 """What the server's own paths begin with: as a prefix they could not be told apart."""
 
@@ -163,6 +164,55 @@ class DatabaseSettings(Section):
     busy_timeout_s: float = Field(5, gt=0, description="How long a statement waits for a lock.")
 
 
+class ArtifactsSettings(Section):
+    """Where the files of versions live: in the data folder, or in S3 with a cache in the data folder."""
+
+    url: str | None = Field(
+        None, description="`s3://bucket/prefix`; the folder `artifacts` in the data folder if unset."
+    )
+    region: str | None = Field(None, description="The bucket's region; as AWS's own variables and files say if unset.")
+    endpoint_url: str | None = Field(None, description="Another service that speaks S3; https, or on this machine.")
+    encryption: Literal["aws:kms", "AES256", "bucket"] = Field(
+        "aws:kms", description="How S3 encrypts what is written; `bucket`: by the bucket's default, without saying so."
+    )
+    kms_key_id: str | None = Field(
+        None, description="The KMS key of `aws:kms`; the bucket's own, or the account's for S3, if unset."
+    )
+    cache_bytes: int = Field(
+        16 * 1024 * MIB,
+        ge=MIB,
+        description="Most bytes of copies in the data folder; versions in use are never removed.",
+    )
+    part_bytes: int = Field(
+        8 * MIB, ge=5 * MIB, le=1024 * MIB, description="Size of the parts that are sent and fetched side by side."
+    )
+    connections: int = Field(8, ge=1, le=64, description="Parts that are sent or fetched at once.")
+    connect_timeout_s: float = Field(3, gt=0, description="How long a connection to S3 may take.")
+    read_timeout_s: float = Field(10, gt=0, description="How long S3 may be silent within an answer.")
+    attempts: int = Field(5, ge=1, le=20, description="How often a request is tried, each from where it was cut.")
+    timeout_s: float = Field(600, gt=0, description="Storing or fetching a version, all attempts together.")
+
+    @field_validator("url")
+    @classmethod
+    def _is_bucket(cls, value: str | None) -> str | None:
+        if value is not None and (not BUCKET_URL.fullmatch(value) or ".." in value):
+            raise ValueError("s3://bucket/prefix, the prefix of letters, digits and !_.*'()-, or nothing")
+        return value
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/?#@]+/?", value):
+            raise ValueError("an address as https://s3.example.com, without a path, a user or a password")
+        return value
+
+    @model_validator(mode="after")
+    def _key_of_kms(self) -> Self:
+        if self.kms_key_id is not None and self.encryption != "aws:kms":
+            raise ValueError("kms_key_id goes with encryption = aws:kms")
+        return self
+
+
 class ModelsSettings(Section):
     """Publishing and loading."""
 
@@ -206,6 +256,7 @@ class Settings(BaseSettings):
     journal: JournalSettings = JournalSettings()
     snapshot: SnapshotSettings = SnapshotSettings()
     database: DatabaseSettings = DatabaseSettings()
+    artifacts: ArtifactsSettings = ArtifactsSettings()
     models: ModelsSettings = ModelsSettings()
     log: LogSettings = LogSettings()
 

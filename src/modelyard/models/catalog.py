@@ -7,6 +7,7 @@ import threading
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from pathlib import Path
 
 import msgspec
 
@@ -110,6 +111,7 @@ class Catalog:
             self._known.pop((model, version), None)
         if servable is not None:
             servable.loaded.close()
+            self._artifacts.release(servable.digest)
             emit(Event.MODEL_UNLOADED, model=model, version=version)
 
     def close(self) -> None:
@@ -133,20 +135,31 @@ class Catalog:
         failed = self._failures.get(key)
         return failed is None or now - failed[1] >= RETRY_S
 
-    def _load_sized(self, version: Version) -> Servable:
+    def _load_files(self, version: Version) -> Servable:
+        """The files stay where they are until the version is unloaded: a library may read on in them."""
+        folder = self._artifacts.open(version.digest)
+        try:
+            noted = nullcontext() if self._health is None else self._health.loading(version.model, version.version)
+            with noted:  # not while the files are fetched: who dies of that does not die of the model
+                return self._load_sized(version, folder)
+        except BaseException:
+            self._artifacts.release(version.digest)
+            raise
+
+    def _load_sized(self, version: Version, folder: Path) -> Servable:
         """With one thread if the model is small and quick, else with all that it may have: handing a part of a short
         run to another thread costs more than the part."""
         small = sum(entry.size_bytes for entry in version.manifest.files) <= SMALL_BYTES
-        servable = self._load_with(version, 1 if small else self._threads)
+        servable = self._load_with(version, folder, 1 if small else self._threads)
         if not small or servable.profile.in_loop or self._threads == 1:
             return servable
         servable.loaded.close()
-        return self._load_with(version, self._threads)
+        return self._load_with(version, folder, self._threads)
 
-    def _load_with(self, version: Version, threads: int) -> Servable:
+    def _load_with(self, version: Version, folder: Path, threads: int) -> Servable:
         return load_servable(
             version,
-            self._artifacts.open(version.digest),
+            folder,
             runtime_for(version.manifest, self._runtimes),
             self._settings,
             self._clock,
@@ -158,8 +171,7 @@ class Catalog:
         key = (version.model, version.version)
         begun = self._clock.monotonic()
         try:
-            with nullcontext() if self._health is None else self._health.loading(*key):
-                servable = self._load_sized(version)
+            servable = self._load_files(version)
         except Exception as error:
             self._fail(key, error)
             return

@@ -47,7 +47,11 @@ class ArtifactStore(Protocol):
         """Copies a folder in, atomically and durably: at any kill point the digest is absent or complete."""
 
     def open(self, digest: str) -> Path:
-        """A read-only local folder with the files of the version; NotFoundError("version_not_found")."""
+        """A read-only local folder with the files of the version, there until `release` was called as often as this or
+        the process ends; NotFoundError("version_not_found")."""
+
+    def release(self, digest: str) -> None:
+        """The folder is no longer used: a store that keeps copies may remove it. Never raises."""
 
     def has(self, digest: str) -> bool:
         """Whether the version is there, complete."""

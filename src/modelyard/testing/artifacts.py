@@ -6,20 +6,22 @@ import hashlib
 import shutil
 import tempfile
 import weakref
+from collections import Counter
 from pathlib import Path
 
 from modelyard.core.errors import PublishError
 from modelyard.models.manifest import FileEntry
 from modelyard.storage import refusals
-from modelyard.storage.file.artifacts import FILE_MODE, FOLDER_MODE, MANIFEST, checked_manifest
+from modelyard.storage.file.checked import FILE_MODE, FOLDER_MODE, MANIFEST, checked_manifest
 
 
 class MemoryArtifactStore:
     """models.ports.ArtifactStore that holds the bytes in memory and lays them out in a temporary folder on `open`;
-    the folder goes with the store."""
+    the folder goes with the store. `in_use` counts what was opened and not released, by digest."""
 
     def __init__(self) -> None:
         self._contents: dict[str, dict[str, bytes]] = {}
+        self.in_use: Counter[str] = Counter()
         self._folder = Path(tempfile.mkdtemp(prefix="modelyard-artifacts-"))
         weakref.finalize(self, shutil.rmtree, self._folder, True)
 
@@ -42,7 +44,13 @@ class MemoryArtifactStore:
                 target.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
                 target.write_bytes(content)
                 target.chmod(FILE_MODE)
+        self.in_use[digest] += 1
         return place
+
+    def release(self, digest: str) -> None:
+        """One use less."""
+        if self.in_use[digest]:
+            self.in_use[digest] -= 1
 
     def has(self, digest: str) -> bool:
         """Whether the version is there."""

@@ -28,6 +28,7 @@ class Shelf:
     """A catalog over fakes and two versions."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.artifacts, self.clock, self.runtime = MemoryArtifactStore(), FakeClock(), StubRuntime()
         self.catalog = Catalog(self.artifacts, {"stub": self.runtime}, load_settings(data=folder / "data"), self.clock)
         self.one = _put(self.artifacts, folder, version("tree", "1", b'{"k": 2.0}'), b'{"k": 2.0}')
@@ -94,3 +95,16 @@ def test_two_refreshes_at_once_load_once(shelf: Shelf) -> None:
         thread.join(timeout=30)
     assert len({id(result) for result in results}) == 1
     assert len(results) == 4
+
+
+def test_files_are_held_while_a_version_is_loaded(shelf: Shelf) -> None:
+    """One use from the load to the unload, however often it is refreshed; none after a load that failed."""
+    broken = _put(shelf.artifacts, shelf.folder, version("broken", "1", b"no stub"), b"no stub")
+    for _ in range(2):
+        shelf.catalog.refresh((shelf.one, shelf.two, broken))
+    assert set(shelf.catalog.failures()) == {("broken", "1")}
+    assert +shelf.artifacts.in_use == {shelf.one.digest: 1, shelf.two.digest: 1}
+    shelf.catalog.unload("tree", "1")
+    assert +shelf.artifacts.in_use == {shelf.two.digest: 1}
+    shelf.catalog.close()
+    assert not +shelf.artifacts.in_use

@@ -9,7 +9,7 @@ from modelyard.auth.scopes import parse_rate
 from modelyard.core.clock import Clock, SystemClock
 from modelyard.core.errors import InvalidRequestError, SettingsError
 from modelyard.core.settings import LimitsSettings, Settings
-from modelyard.storage.file.artifacts import FolderArtifactStore
+from modelyard.storage.artifacts import open_artifacts
 from modelyard.storage.file.audit_head import HeadFile
 from modelyard.storage.sql.audit.log import SqlAuditLog
 from modelyard.storage.sql.audit.trail import AuditTrail
@@ -55,7 +55,7 @@ def open_stores(
             usage=SqlUsageStore(database),
             endpoints=SqlEndpointStore(database, trail),
             registry=SqlRegistry(database, trail),
-            artifacts=FolderArtifactStore(data / "artifacts"),
+            artifacts=open_artifacts(settings.artifacts, data, clock or SystemClock()),
             sink=SqlRecordSink(database),
             log=SqlRecordLog(database),
             outcomes=SqlOutcomeStore(database),

@@ -1,0 +1,81 @@
+"""The vendor's client, with every wait bounded."""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+import os
+import threading
+from typing import Any
+from urllib.parse import urlsplit
+
+from modelyard.core.errors import SettingsError
+from modelyard.core.settings import ArtifactsSettings
+
+
+def check_installed() -> None:
+    """SettingsError("setting_invalid") if the extra is missing; imports nothing."""
+    if importlib.util.find_spec("boto3") is None:
+        raise SettingsError(
+            "setting_invalid",
+            "Artifacts in S3 need an extra: pip install 'modelyard[aws]'.",
+            field="artifacts.url",
+            expected="modelyard[aws] installed, or no artifacts.url",
+        )
+
+
+class Client:
+    """boto3's S3 client, made at the first use in each process: importing it costs 30 MB, which a worker whose
+    versions are all cached need not pay, and its connections must not be shared over a fork."""
+
+    def __init__(self, settings: ArtifactsSettings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._made: Any = None
+        self._pid = 0
+
+    def get(self) -> Any:
+        """The client; it may be used by several threads."""
+        with self._lock:
+            if self._pid != os.getpid():
+                self._made, self._pid = _make(self._settings), os.getpid()
+            return self._made
+
+
+def _make(settings: ArtifactsSettings) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=settings.connect_timeout_s,
+        read_timeout=settings.read_timeout_s,
+        max_pool_connections=settings.connections,
+        # storage/s3/retry.py alone tries again: it knows where an answer was cut, and the time that is left.
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        # Ranges carry no checksum, and every file is held to the manifest's SHA-256.
+        response_checksum_validation="when_required",
+    )
+    session = boto3.session.Session(region_name=settings.region)
+    made = session.client("s3", endpoint_url=settings.endpoint_url, config=config)
+    _check_private(made.meta.endpoint_url)
+    return made
+
+
+def _check_private(endpoint: str) -> None:
+    """STORE-1: whatever names the endpoint (the setting, or AWS_ENDPOINT_URL), models travel encrypted."""
+    parts = urlsplit(endpoint)
+    if parts.scheme == "https" or _is_here(parts.hostname or ""):
+        return
+    raise SettingsError(
+        "setting_invalid",
+        "The object store's endpoint speaks plain HTTP: use https, or an emulator on this machine.",
+        field="artifacts.endpoint_url",
+        expected="an address that begins with https://",
+    )
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
