@@ -77,8 +77,8 @@ class PredictProtocol(HttpToolsProtocol):
             if cycle is not None and not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.message_event.set()
-                if isinstance(cycle, NativeCycle):
-                    cycle.release()
+                if isinstance(cycle, NativeCycle) and (cycle.more_body or not cycle.started):
+                    cycle.release()  # what runs holds its body until it is answered
         self.pipeline.clear()
         super().connection_lost(exc)
         self.cycle = self.head = None  # a circle: what it holds would wait for the garbage collector
@@ -128,7 +128,7 @@ class PredictProtocol(HttpToolsProtocol):
     def _feed_bounded(self, data: bytes) -> None:
         self.head_bytes += len(data)
         self._feed(data)
-        if self.phase == IN_HEAD and not self.deaf and self.head_bytes > head_bound(self.shared.settings):
+        if self.phase != IDLE and not self.deaf and self.head_bytes > head_bound(self.shared.settings):
             self._refuse_rest(headers_too_large(self.shared.settings))
 
     def _feed(self, data: bytes) -> None:
@@ -191,6 +191,8 @@ class PredictProtocol(HttpToolsProtocol):
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self.phase == IN_BODY:  # a trailer: never taken for a field of the head (RFC 9110, 6.5.1)
+            return
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
@@ -228,6 +230,7 @@ class PredictProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         if self.deaf:
             return
+        self.head_bytes = 0  # what comes without a body's byte in it is a trailer, or a chunk's extension
         cycle = self.cycle
         if type(cycle) is not NativeCycle:
             super().on_body(body)
