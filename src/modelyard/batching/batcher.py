@@ -110,6 +110,8 @@ class Batcher:
             self._settle(finished)
 
     def _advance(self, lane: Lane) -> None:
+        if lane.running:  # it was awake twice: those who waited had left, and others came
+            return
         batch, over = lane.take()
         self._finished += over
         self.full.pop(id(lane.servable), None)

@@ -363,3 +363,25 @@ def test_a_model_that_ends_its_thread_is_survived() -> None:
         bench.loop.settle()
     assert bad.errors[0].code == "internal"
     assert good.is_right
+
+
+def test_a_queue_of_those_who_left_starts_no_second_run() -> None:
+    """Off the loop, one batch at a time: also when, in the turn after a run, those who waited have left and others come
+    before the lane goes on."""
+    served, bench = servable(batched=False, in_loop=False), Bench()
+    first, left, third, fourth = (StubJob(served, n) for n in range(4))
+    bench.submit(first)
+    bench.loop.turn()
+    bench.submit(left)
+    bench.loop.turn()
+    left.over = True
+    bench.executor.step()
+    bench.loop.turn()  # the run is back; the turn that goes on is scheduled, not made
+    bench.submit(third, fourth)
+    bench.loop.turn()
+    assert len(bench.executor.queue) == 1
+    while bench.executor.queue:
+        bench.executor.step()
+        bench.loop.settle()
+    assert sorted(job.number for job in bench.settled) == [0, 1, 2, 3]
+    assert all(job.is_right for job in (first, third, fourth))
