@@ -180,6 +180,7 @@ class SpoolWriter:
     def _rotate(self) -> None:
         self._release_file()
         name = f"{self._epoch:016x}-{self._sequence:08d}{SUFFIX}"
+        self._sequence += 1  # also if this fails: a name that was seen belongs to the drain, which deletes by it
         made = self._folder / f".{name}"
         descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
@@ -192,7 +193,6 @@ class SpoolWriter:
             os.close(descriptor)
             made.unlink(missing_ok=True)
             raise
-        self._sequence += 1
         self._opened_s = self._clock.monotonic()
         self._size = 0
         with self._guard:

@@ -302,6 +302,26 @@ def test_a_file_never_appears_without_its_lock(make: Make, tmp_path: Path, monke
     assert seen == [[]]
 
 
+def test_a_name_is_used_once(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that got its name and then failed is free for the drain, which deletes it by that name: the next file must
+    have another, or its records would go with it."""
+    folder = tmp_path / "spool"
+
+    def fsync(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    writer = make(durability="host")
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(UnavailableError):
+        writer.append(frames("a"))
+    monkeypatch.undo()
+    drains = spool_files(folder)  # what a drain saw, and is about to delete
+    writer.append(frames("b"))
+    for path in drains:
+        path.unlink(missing_ok=True)
+    assert stored_ids(folder) == ["b"]
+
+
 def test_a_folder_that_cannot_be_looked_at_now_is_looked_at_later(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
