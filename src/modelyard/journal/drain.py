@@ -237,12 +237,13 @@ class Drain:
 
     def _store_single(self, file: str, record: PredictionRecord, frame: Frame, tally: _Tally) -> None:
         raw, bare = fallbacks(record, frame)
-        for form in (record, raw):
+        for form in (record, record, raw):
             try:
                 self._store_records(file, [form], frame.end, tally)
                 return
             except _StoreFailed:
-                continue
+                # Does it refuse this record, or is it away? Only the first may cost the record its values.
+                self._ask(self._sink.position, file)
         self._store_records(file, [bare], frame.end, tally)
 
     def _store_records(self, file: str, records: list[PredictionRecord], end: int, tally: _Tally) -> None:

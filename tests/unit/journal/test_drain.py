@@ -283,6 +283,36 @@ def test_one_record_that_the_database_refuses_stops_nobody(world: World) -> None
     assert all(world.sink.records[one].flag == "" for one in "abde")
 
 
+@pytest.mark.parametrize("gone", [{2}, {2, 3}], ids=["for one call", "for two"])
+def test_a_database_that_flickers_costs_no_record_its_values(
+    world: World, monkeypatch: pytest.MonkeyPatch, gone: set[int]
+) -> None:
+    """P1: record by record, a refusal counts against the record only while the database answers: one that was away for
+    a call or two has refused nothing, and the records arrive whole."""
+    world.write(*"ab")
+    world.sink.away = True
+    while world.drain.retry_s < 0.8:
+        assert world.drain.step().failed
+    world.sink.away = False
+    calls: list[str] = []
+
+    def flickering(name: str, honest: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            calls.append(name)
+            if len(calls) in gone:
+                raise ConnectionError("the database is away")
+            return honest(*args)
+
+        return call
+
+    for name in ("store", "position"):
+        monkeypatch.setattr(world.sink, name, flickering(name, getattr(world.sink, name)))
+    for _ in range(3):
+        world.drain.step()
+    assert calls[:2] == ["position", "store"]
+    assert {one: record.flag for one, record in world.sink.records.items()} == {"a": "", "b": ""}
+
+
 def test_the_same_id_with_another_payload_is_quarantined_loudly(world: World) -> None:
     """Never ignored: an error event, a count, the record set aside."""
     world.write("a", request=b"one")
