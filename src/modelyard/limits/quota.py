@@ -215,11 +215,12 @@ class QuotaKeeper:
         """Client id, day and count of what is not kept yet, for clients by their slots."""
         by_slot = {slot: client_id for client_id, slot in clients.items()}
         counts = self._shared.counts(by_slot)
-        found = ((by_slot[use.slot], use.day, use.count) for use in counts)
+        found = [(by_slot[use.slot], use.day, use.count) for use in counts]
+        held = self._kept
+        self._kept = {use[:2]: held[use[:2]] for use in found if use[:2] in held}  # the rest is overwritten, or gone
         return [use for use in found if self._kept.get(use[:2]) != use[2]]
 
     def kept(self, changed: Iterable[tuple[str, int, int]]) -> None:
         """These were stored."""
         for client_id, day, count in changed:
             self._kept[client_id, day] = count
-            self._kept.pop((client_id, day - DAYS), None)

@@ -15,7 +15,7 @@ from modelyard.core.errors import LimitError, OverloadError
 from modelyard.core.events import Event
 from modelyard.limits.clients import ClientLimits
 from modelyard.limits.concurrency import ClientPermits
-from modelyard.limits.quota import DAY_S, REFUSED, QuotaKeeper, Quotas, SharedQuota, Used, utc_day
+from modelyard.limits.quota import DAY_S, DAYS, REFUSED, QuotaKeeper, Quotas, SharedQuota, Used, utc_day
 from modelyard.testing import FakeClock
 
 TODAY = utc_day(FakeClock().now())
@@ -121,6 +121,19 @@ def test_only_what_changed_is_kept_again(shared: SharedQuota) -> None:
     keeper.kept(found)
     shared.take(2, 5, TODAY)
     assert keeper.changed(clients) == [("b", TODAY, 2)]
+
+
+def test_what_is_remembered_as_kept_is_bounded(shared: SharedQuota) -> None:
+    """A client that comes on some days only, and one that is gone, are not remembered for ever: what the counts do not
+    hold any more is forgotten."""
+    keeper = QuotaKeeper(shared)
+    for day in range(TODAY, TODAY + 200, 3):
+        shared.take(1, 5, day)
+        shared.take(2, 5, day)
+        keeper.kept(keeper.changed({"a": 1, "b": 2}))
+        assert keeper.changed({"a": 1, "b": 2}) == []
+    assert keeper.changed({"a": 1}) == []
+    assert len(keeper._kept) <= DAYS
 
 
 @pytest.mark.parametrize("on_failure", ["refuse", "allow"])
