@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import threading
 import zlib
 from collections.abc import Iterator
 
@@ -11,8 +12,11 @@ import pytest
 from http_worker import HttpWorker
 from raw_http import Caller, request
 
+from modelyard.codec.log import subject_of
+from modelyard.core.types import RawRequest
 from modelyard.journal.frame import MARK, read_frames
 from modelyard.journal.record import RecordHeader
+from modelyard.predict import OFF_LOOP_BYTES, road
 from modelyard.routing.ports import Endpoint
 from modelyard.routing.split import assign
 from modelyard.routing.table import RoutingTable
@@ -103,3 +107,25 @@ def test_a_compressed_body_that_is_none_is_refused_by_one_version(worker: HttpWo
     header = frame.record_header()
     assert (reply.status, reply.json["code"]) == (400, "decompression_failed")
     assert header.arm == assign("tree", header.id, WEIGHTS)
+
+
+@pytest.mark.parametrize("target", [NATIVE, TWIN])
+def test_a_large_body_is_searched_off_the_loop(
+    worker: HttpWorker, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its subject decides the arm as ever, but a body over 256 KiB is read in the decoder's thread: on the loop it
+    would hold up everybody else."""
+    threads: list[threading.Thread] = []
+
+    def noted(raw: RawRequest) -> str:
+        threads.append(threading.current_thread())
+        return subject_of(raw)
+
+    monkeypatch.setattr(road, "subject_of", noted)
+    for number in range(8):
+        subject = f"patient-{number}"
+        arm = assign("tree", subject, WEIGHTS)
+        version, header = ask(worker, target, f',"parameters":{{"subject":"{subject}"}}' + " " * OFF_LOOP_BYTES)
+        assert (version, header.arm, header.subject) == (WEIGHTS[arm][0], arm, subject)
+    assert len(threads) == 8
+    assert worker.thread not in threads

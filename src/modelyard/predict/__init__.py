@@ -6,8 +6,9 @@ of the loop along it together.
 """
 
 from modelyard.predict.ports import Commit
-from modelyard.predict.prediction import OFF_LOOP_BYTES, REQUEST_ID, Prediction
+from modelyard.predict.prediction import REQUEST_ID, Prediction
 from modelyard.predict.replay import Replays
+from modelyard.predict.road import OFF_LOOP_BYTES
 from modelyard.predict.spine import Predictor
 
 __all__ = ["OFF_LOOP_BYTES", "REQUEST_ID", "Commit", "Prediction", "Predictor", "Replays"]

@@ -23,13 +23,12 @@ class Decoder:
         return self._tensors(prediction, prediction.call.body, prediction.route)
 
     def apart(self, prediction: Prediction, table: RoutingTable) -> tuple[Route, DecodedRequest | ModelyardError]:
-        """The tensors of any body, and the route: a subject inside a compressed body decides it only now, by the table
-        that the request came under."""
+        """The tensors of any body, and the route: a subject inside a compressed or large body decides it only now, by
+        the table that the request came under."""
         head, body, route = prediction.call.head, prediction.call.body, prediction.route
-        if head.content_encoding is None:
-            return route, self._tensors(prediction, body, route)
         try:
-            body = decompress(body, head.content_encoding, self._max_body_bytes)
+            if head.content_encoding is not None:
+                body = decompress(body, head.content_encoding, self._max_body_bytes)
             if prediction.road.route is None and head.subject is None:
                 route = subject_route(table, head, body, prediction.id)
         except ModelyardError as error:

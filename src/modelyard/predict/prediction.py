@@ -16,8 +16,6 @@ from modelyard.routing.table import Route
 from modelyard.telemetry.logs import emit
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
-OFF_LOOP_BYTES = 256 * 1024
-"""Bodies over this size and all compressed ones are decoded off the loop (hot path contract)."""
 NO_REQUEST = DecodedRequest(inputs={}, rows=0)
 
 

@@ -17,6 +17,8 @@ from modelyard.journal.frame import encode_standing
 from modelyard.routing.table import Route, RoutingTable
 
 MOST_ROADS = 4096
+OFF_LOOP_BYTES = 256 * 1024
+"""Bodies over this size and all compressed ones are read off the loop (hot path contract)."""
 
 
 class Group(NamedTuple):
@@ -93,11 +95,16 @@ class Roads:
         return road
 
 
+def is_read_apart(call: Call) -> bool:
+    """Whether the body is for the decoder's thread."""
+    return call.head.content_encoding is not None or len(call.body) > OFF_LOOP_BYTES
+
+
 def split_route(table: RoutingTable, call: Call, prediction_id: str) -> Route:
     """By the subject, so that it stays with its version (P12); by the prediction's id where there is none. The subject
-    of a compressed body is not known yet: its route is found again once it is read (`subject_route`)."""
+    in a body that is read apart is not known yet: its route is found again then (`subject_route`)."""
     head = call.head
-    if head.subject is None and head.content_encoding is None:
+    if head.subject is None and not is_read_apart(call):
         return subject_route(table, head, call.body, prediction_id)
     return table.route(head.model, head.version, head.subject or prediction_id)
 

@@ -29,7 +29,6 @@ from modelyard.predict.allowance import Grant, busy, grant, own_bounds, take_one
 from modelyard.predict.decode import Decoder
 from modelyard.predict.ports import Commit, Journal, NoteRefused
 from modelyard.predict.prediction import (
-    OFF_LOOP_BYTES,
     Prediction,
     answer_together,
     broken,
@@ -37,7 +36,7 @@ from modelyard.predict.prediction import (
     timed_out,
 )
 from modelyard.predict.replay import Replays
-from modelyard.predict.road import Road, Roads, split_route, standing
+from modelyard.predict.road import Road, Roads, is_read_apart, split_route, standing
 from modelyard.routing.table import Route, RoutingTable
 
 REFUSED_AFTER_S = 0.005
@@ -269,7 +268,7 @@ class Predictor:
             self._batcher.refuse(prediction, busy())
         elif self._batcher.full and (full := self._batcher.full.get(id(prediction.servable))) is not None:
             self._batcher.refuse(prediction, full)
-        elif call.head.content_encoding is None and len(call.body) <= OFF_LOOP_BYTES:
+        elif not is_read_apart(call):
             return prediction
         else:
             done = self._decoder.submit(self._read.apart, prediction, self._roads.table)
