@@ -93,7 +93,9 @@ def row_as_text(body: bytes, plan: SignaturePlan) -> bytes | None:
     if len(body) < slot.least or not body.startswith(slot.before) or not body.endswith(slot.after):
         return None
     row = body[len(slot.before) : len(body) - len(slot.after)]
-    if row[:1] != b"[" or row.count(b"[") != 1 or row.count(b"]") != 1 or row.count(b",") != slot.commas:
+    if row[:1] != b"[" or row[-1:] != b"]" or row.count(b",") != slot.commas:
+        return None
+    if row.count(b"[") != 1 or row.count(b"]") != 1:
         return None
     name = orjson.dumps(single.name)
     if not single.spec.columns:

@@ -228,3 +228,17 @@ def test_a_refused_request_is_never_cut() -> None:
     refusal = EncodedAnswer(b'{"error":"no","code":"value_invalid","detail":{}}')
     told = decode_for_log(Surface.OIP, RawRequest(body("[1,x,3]")), refusal, spec, (), spliced=True)
     assert told == (None, {"error": "no", "code": "value_invalid", "detail": {}})
+
+
+@pytest.mark.parametrize("columns", [(), ("a", "b", "c")])
+@pytest.mark.parametrize("data", ["[1,2,3] ", "[1,2,3]\n", "[[1,2,3] ]", "[ 1 ,2, 3 ]"])
+def test_white_space_around_a_row_leaves_the_log_whole(columns: tuple[str, ...], data: str) -> None:
+    """A caller that sets its brackets apart has a record like any other: cut amiss, its text would be no JSON, and
+    whoever listed the log would meet it."""
+    spec = Signature((TensorSpec("X", "FP32", (-1, 3), columns),), (TensorSpec("y", "FP32", (-1,)),))
+    codec = taught(spec, body("[[4,5,6]]" if data.startswith("[[") else "[4,5,6]"))
+    raw = RawRequest(body(data))
+    outputs = {"y": np.ones(1, np.float32)}
+    answer = codec.encode(codec.decode(raw, spec, BOUNDS), outputs, AnswerContext("m", "1", "p", spec))
+    stored = orjson.dumps(decode_for_log(Surface.OIP, raw, answer, spec, (), spliced=True))
+    assert orjson.loads(stored) == [*decode_for_log(Surface.OIP, raw, answer, spec, ())]
