@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Sample:
     classes: int = 0
     tolerance: float = 0.0
     extra: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path, content: bytes | None = None, name: str | None = None) -> Path:
         """The model in a folder of its own."""
@@ -121,6 +123,56 @@ def _xgboost(name: str, folder: Path, suffix: str) -> Sample:
     return Sample("xgboost", f"model.{suffix}", content, known.held, answers, known.classes, 1e-6, extra="xgboost")
 
 
+def torch_export(name: str, folder: Path) -> Sample:
+    """The same linear model as layers of PyTorch, exported for any number of rows."""
+    import torch
+
+    known = table(name, np.float32)
+    module = _layers(known)
+    shapes = ({0: torch.export.Dim("rows", max=4096)},)
+    program = torch.export.export(module, (torch.from_numpy(known.held),), dynamic_shapes=shapes)
+    torch.export.save(program, folder / "saved.pt2")
+    content = (folder / "saved.pt2").read_bytes()
+    output = "softmax" if known.classes else "linear"
+    return Sample("torch_export", "model.pt2", content, known.held, {output: _own(module, known)}, 0, 1e-6, "torch")
+
+
+def torchscript(name: str, folder: Path) -> Sample:
+    """The same as TorchScript, with the signature that its owner states."""
+    import torch
+
+    from modelyard.models.report import SignatureCompletion, TensorCompletion
+
+    known = table(name, np.float32)
+    module = _layers(known)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(module).save(str(folder / "saved.pt"))
+    content = (folder / "saved.pt").read_bytes()
+    stated = SignatureCompletion(inputs=(TensorCompletion("input", "FP32", (-1, known.seen.shape[1])),))
+    options = {"signature": stated}
+    answers = {"output": _own(module, known)}
+    return Sample("torchscript", "model.pt", content, known.held, answers, 0, 1e-6, "torch", options)
+
+
+def _layers(known: Table) -> Any:
+    import torch
+
+    model = _linear(known)
+    weights = np.atleast_2d(model.coef_ if known.classes != 2 else np.vstack([-model.coef_, model.coef_]) / 2)
+    shifts = np.atleast_1d(model.intercept_ if known.classes != 2 else np.r_[-model.intercept_, model.intercept_] / 2)
+    layer = torch.nn.Linear(weights.shape[1], weights.shape[0])
+    layer.load_state_dict({"weight": torch.tensor(weights), "bias": torch.tensor(shifts)})
+    return torch.nn.Sequential(layer, *([torch.nn.Softmax(dim=1)] if known.classes else [])).eval()
+
+
+def _own(module: Any, known: Table) -> Array:
+    import torch
+
+    with torch.inference_mode():
+        return np.asarray(module(torch.from_numpy(known.held)).numpy())
+
+
 def _linear(known: Table) -> Any:
     from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -141,4 +193,6 @@ SAMPLES: Mapping[str, Callable[[str, Path], Sample]] = {
     "lightgbm": lightgbm,
     "xgboost-json": xgboost_json,
     "xgboost-ubj": xgboost_ubj,
+    "torchscript": torchscript,
+    "torch-export": torch_export,
 }

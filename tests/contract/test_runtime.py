@@ -40,7 +40,7 @@ def _load(sample: Sample, folder: Path) -> LoadedModel:
     runtime = _runtime(sample)
     entry = runtime.detect(folder)
     assert entry is not None
-    found = runtime.inspect(folder, entry, {})
+    found = runtime.inspect(folder, entry, sample.options)
     assert (found.format, found.entry) == (sample.format, entry)
     return runtime.load(folder, Manifest(found.format, entry, (), found.signature), {"threads": 1})
 
@@ -180,7 +180,7 @@ def test_closing_lets_go(sample: Sample, loaded: LoadedModel) -> None:
     assert failed.value.code == "model_failed"
 
 
-MODULES = {"sklearn": "skops.io", "lightgbm": "lightgbm", "xgboost": "xgboost"}
+MODULES = {"sklearn": "skops.io", "lightgbm": "lightgbm", "xgboost": "xgboost", "torch": "torch"}
 
 
 def test_a_missing_extra_is_one_sentence_with_the_command(

@@ -38,6 +38,8 @@ LIBRARIES = {
     "sklearn": ("modelyard.runtimes.sklearn",),
     "lightgbm": ("modelyard.runtimes.trees.lightgbm",),
     "xgboost": ("modelyard.runtimes.trees.xgboost",),
+    "torchscript": ("modelyard.runtimes.torch.script",),
+    "torch_export": ("modelyard.runtimes.torch.pt2",),
 }
 """What loading a model of this format imports."""
 

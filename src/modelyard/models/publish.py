@@ -33,7 +33,8 @@ from modelyard.telemetry.logs import emit
 
 OVERRIDES = "modelyard.json"
 MAX_OVERRIDES_BYTES = 64 * 1024 * 1024
-SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "sklearn": ".skops", "lightgbm": ".txt", "xgboost": ".ubj"}
+SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "sklearn": ".skops", "lightgbm": ".txt", "xgboost": ".ubj",
+                                "torchscript": ".pt", "torch_export": ".pt2"}  # fmt: skip
 """A file that is published alone is stored as `model` with the suffix of its format, whatever it was called."""
 ABANDONED_S = 86_400.0
 """A staging folder of this age belongs to a publish that was killed."""

@@ -61,6 +61,8 @@ class CheckOptions(msgspec.Struct, frozen=True):
             "threads": self.threads,
             "trusted_types": self.trusted_types,
             "max_version_bytes": self.max_version_bytes,
+            "signature": self.overrides.signature,
+            "example": self.overrides.example,
         }
 
 

@@ -14,11 +14,13 @@ _PLACES = {
     "sklearn": ("modelyard.runtimes.sklearn", "SklearnRuntime"),
     "lightgbm": ("modelyard.runtimes.trees.lightgbm", "LightgbmRuntime"),
     "xgboost": ("modelyard.runtimes.trees.xgboost", "XgboostRuntime"),
+    "torchscript": ("modelyard.runtimes.torch.script", "TorchscriptRuntime"),
+    "torch_export": ("modelyard.runtimes.torch.pt2", "TorchExportRuntime"),
 }
-_NAMED = {".onnx": "ONNX", ".skops": "scikit-learn (skops)", ".ubj": "XGBoost"}
+_NAMED = {".onnx": "ONNX", ".skops": "scikit-learn (skops)", ".ubj": "XGBoost", ".pt2": "PyTorch (.pt2)"}
 _PICKLE_HINT = (
-    "Pickle and joblib files run code when they are loaded; export the model to ONNX, or save it with skops, or by "
-    "XGBoost's or LightGBM's own `save_model`."
+    "Pickle and joblib files run code when they are loaded; export the model to ONNX, or save it with skops, by "
+    "XGBoost's or LightGBM's own `save_model`, or by `torch.export.save`."
 )
 
 

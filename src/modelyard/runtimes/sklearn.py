@@ -19,6 +19,7 @@ from modelyard.core.types import Array, Signature, Tensors, TensorSpec
 from modelyard.models.manifest import Manifest
 from modelyard.models.ports import Inspection
 from modelyard.runtimes.refusals import check_spec, extra_missing, nonempty, not_spoken, only_one, reason, unreadable
+from modelyard.runtimes.torch.archive import first_name
 
 KIND = "scikit-learn (skops)"
 INPUT = "X"
@@ -105,8 +106,8 @@ def _is_skops(path: Path) -> bool:
         with zipfile.ZipFile(path) as archive:
             return SCHEMA in archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        # A zip whose directory is cut off: of the formats served here only skops is a zip.
-        return True
+        # A zip whose directory is cut off: PyTorch's have a folder around everything, skops none.
+        return "/" not in (first_name(path) or "")
 
 
 def _load(path: Path, options: Mapping[str, Any]) -> Any:

@@ -26,7 +26,7 @@ LIBRARIES: Mapping[str, str] = {
 """Libraries that take their size from a variable at import."""
 
 
-TOLD = ("ONNX Runtime", "LightGBM", "XGBoost")
+TOLD = ("ONNX Runtime", "LightGBM", "XGBoost", "PyTorch")
 """Libraries that are told their size when they load a model."""
 
 

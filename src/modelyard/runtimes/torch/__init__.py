@@ -1,0 +1,1 @@
+"""PyTorch models without Python: TorchScript, and what torch.export saves (`.pt2`)."""
