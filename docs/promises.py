@@ -132,7 +132,6 @@ ALSO: Mapping[str, tuple[str, ...]] = {
 """Tests that prove something without naming it."""
 
 NOT_YET: Mapping[str, str] = {
-    "P13": "comes with retention",
     "L1": "measured by `python -m bench`, not held by a test: a shared machine has no steady rate",
     "L2": "measured by `python -m bench.overload`",
     "L3": "measured with L2",
@@ -153,7 +152,6 @@ NOT_YET: Mapping[str, str] = {
     "S16": "comes with the infrastructure's drills",
     "S17": "comes with the release pipeline",
     "S18": "comes with the audit log's verification",
-    "S19": "comes with retention",
     "Z4": "damaged model files are tried one by one (F10); none are mutated at random yet",
 }  # fmt: skip
 """Why something has no test, unless one names it meanwhile."""

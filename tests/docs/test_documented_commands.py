@@ -25,19 +25,20 @@ NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 GUIDES = ("docs/concepts/limits.md", "docs/concepts/publishing.md", "docs/concepts/records.md",
           "docs/concepts/audit.md", "docs/guides/prediction-log.md")  # fmt: skip
 ALONE = ("docs/start.md", "docs/guides/publish.md", "docs/guides/switch-traffic.md", "docs/guides/operate.md",
-         "docs/guides/tls.md", "docs/guides/keys.md", "examples/README.md")  # fmt: skip
+         "docs/guides/tls.md", "docs/guides/keys.md", "docs/guides/retention.md", "examples/README.md")  # fmt: skip
 """Pages whose commands run by themselves, in a folder of their own, with the models that examples/train.py makes."""
 NEEDS_A_SERVER = ("docs/guides/publish.md", "docs/guides/switch-traffic.md", "docs/guides/keys.md")
-STANDS_FOR = {"3fXkQ9aLm2Zp": "$(newest)", "mdy_…": "$(issued)"}
-"""What the reader puts in place of a key's id, and of its text."""
+STANDS_FOR = {"3fXkQ9aLm2Zp": "$(newest)", "mdy_…": "$(issued)", "3f9c0a12be77": "$(held)"}
+"""What the reader puts in place of a key's id, of its text, and of a hold's id."""
 SERVE = """
 modelyard serve --port 8080 &
 until curl -sf -o /dev/null http://127.0.0.1:8080/v2/health/live; do sleep 0.2; done
 """
-BEFORE = """
+BEFORE = r"""
 set -euo pipefail
 trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT
 newest() { modelyard keys list --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["keys"][0]["id"])'; }
+held() { modelyard retention holds --json | grep -o '[0-9a-f]\{12\}' | head -n 1; }
 issued() { modelyard keys create me --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["key"])'; }
 """
 FILES_OF_GUIDES = """

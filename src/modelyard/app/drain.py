@@ -8,11 +8,13 @@ import threading
 from functools import partial
 
 from modelyard.app.folder import DataFolder
+from modelyard.app.sweeping import start_sweeping
 from modelyard.codec.log import decode_for_log
 from modelyard.core.clock import SystemClock
 from modelyard.core.settings import Settings
 from modelyard.http.processes.rank import Rank
 from modelyard.journal.drain import Drain
+from modelyard.retention.sweep import Sweeper
 from modelyard.storage.file.kept import KeptAnswers
 from modelyard.storage.file.secret import installation_secret
 from modelyard.storage.sql.open import open_stores
@@ -42,7 +44,11 @@ def run_drain(settings: Settings, parent_pid: int) -> None:
         judge=rank.judge,
         note=kept.note,
     )
+    sweeping = start_sweeping(
+        Sweeper(stores.retention, stores.leases, settings.retention, SystemClock()), stop, settings.retention.interval_s
+    )
     drain.run(stop, FINAL_S)
+    sweeping.join(FINAL_S)
     kept.close()
     stores.close()
 

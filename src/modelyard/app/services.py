@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from modelyard.app.folder import DataFolder
 from modelyard.auth.keys import KeyIssuer
-from modelyard.core.clock import SystemClock
+from modelyard.core.clock import Clock, SystemClock
 from modelyard.core.settings import Settings
 from modelyard.http.processes.health import UnhealthyVersions
 from modelyard.http.services import Services
 from modelyard.journal.outcomes import OutcomeDesk, find_spooled
 from modelyard.models.publish import Publisher
+from modelyard.retention.desk import RetentionDesk
+from modelyard.retention.sweep import Sweeper
 from modelyard.runtimes import RUNTIMES
 from modelyard.runtimes.child import check_in_child
 from modelyard.storage.file.secret import installation_secret
 from modelyard.storage.sql.open import open_stores
+from modelyard.storage.stores import Stores
 
 
 def open_services(settings: Settings) -> Services:
@@ -61,8 +64,23 @@ def open_services(settings: Settings) -> Services:
             stores.outcomes, lambda ids: find_spooled(folder.spool, ids, stores.sink.position, clock), clock
         ),
         quarantine=stores.quarantine,
+        retention=_retention(settings, folder, stores, clock),
         drain=drain,
         ping=stores.ping,
         close=stores.close,
         unhealthy=UnhealthyVersions(folder.unhealthy),
     )
+
+
+def _retention(settings: Settings, folder: DataFolder, stores: Stores, clock: Clock) -> RetentionDesk:
+    def forget(prediction_ids: Sequence[str]) -> int:
+        from modelyard.storage.file.kept import KeptAnswers
+
+        kept = KeptAnswers(folder.kept, folder.spool, 0, clock, settings.journal.durability == "host")
+        try:
+            return kept.forget(prediction_ids)
+        finally:
+            kept.close()
+
+    sweeper = Sweeper(stores.retention, stores.leases, settings.retention, clock)
+    return RetentionDesk(sweeper, stores.holds, stores.erasures, forget, clock)

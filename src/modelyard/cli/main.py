@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("modelyard.cli.predict", "Predict rows from a JSON, CSV or NPY file."),
     "predictions": ("modelyard.cli.predictions", "Read the prediction log."),
     "audit": ("modelyard.cli.audit", "Read and check the log of changes."),
+    "retention": ("modelyard.cli.retention", "Say how long records stay, hold them, delete them by subject."),
     "doctor": ("modelyard.cli.doctor", "Look at machine, folder and settings, with remedies."),
 }
 """Module and one-line help of each command, in the order of the help."""

@@ -8,6 +8,7 @@ ModelyardError
 ├── OverloadError         not now, we are full    server_busy overloaded inflight_bytes_exceeded
 ├── NotFoundError         there is no such thing  model_not_found version_not_found endpoint_not_found
 │                                                 prediction_not_found key_not_found route_not_found
+│                                                 hold_not_found
 ├── MethodError           not with this verb      method_not_allowed
 ├── InvalidRequestError   the request is wrong    keys_differ json_invalid json_too_deep json_too_many_values
 │                                                 json_duplicate_key field_missing field_type field_unknown
@@ -28,6 +29,7 @@ ModelyardError
 ├── ConflictError         it is otherwise already version_exists data_folder_in_use client_exists
 │                                                 edit_conflict etag_stale key_not_active
 │                                                 model_in_traffic idempotency_in_use idempotency_mismatch
+│                                                 lease_held lease_lost
 ├── PublishError          this model is refused   model_empty model_unreadable opset_unsupported
 │                                                 external_data_outside format_unknown format_not_allowed
 │                                                 runtime_missing types_untrusted manifest_invalid
@@ -100,7 +102,8 @@ class NotFoundError(ModelyardError):
     """What was asked for does not exist (or is not visible to this key)."""
 
     codes = _codes(
-        "model_not_found version_not_found endpoint_not_found prediction_not_found key_not_found route_not_found"
+        "model_not_found version_not_found endpoint_not_found prediction_not_found key_not_found route_not_found "
+        "hold_not_found"
     )
 
 
@@ -157,7 +160,7 @@ class ConflictError(ModelyardError):
 
     codes = _codes(
         "version_exists data_folder_in_use client_exists edit_conflict etag_stale key_not_active model_in_traffic "
-        "idempotency_in_use idempotency_mismatch"
+        "idempotency_in_use idempotency_mismatch lease_held lease_lost"
     )
 
 

@@ -112,6 +112,13 @@ class Event(StrEnum):
     """Records were kept raw because they could not be decoded; `flags` counts the reasons."""
     DRAIN_QUARANTINED = "drain.quarantined"
     """Records came whose ids belong to other payloads; they were set aside."""
+    RETENTION_SWEPT = "retention.swept"
+    """Records older than the settings allow were deleted; the audit log has the certificates."""
+    RETENTION_PUT_OFF = "retention.put_off"
+    """A sweep would delete, but the clock or the amount looks wrong (`reason`). If it is right, run
+    `modelyard retention run --force`."""
+    RETENTION_FAILED = "retention.failed"
+    """The database did not take a sweep; it is tried again after retention.interval_s."""
     AUDIT_FAILED = "audit.failed"
     """What a process wanted to write into the audit log beside a change (a stop, refused requests) was not taken."""
     AUDIT_HEAD_FAILED = "audit.head_failed"

@@ -226,6 +226,23 @@ class ModelsSettings(Section):
     max_threads: int | None = Field(None, ge=1, description="Threads for numeric libraries; from the cgroup if unset.")
 
 
+class RetentionSettings(Section):
+    """When records leave."""
+
+    days: int = Field(90, ge=0, le=36_500, description="How long a prediction and its outcomes stay; 0 for ever.")
+    quarantine_days: int | None = Field(
+        None, ge=0, le=36_500, description="The same for what was set aside; as `days` if unset."
+    )
+    interval_s: float = Field(3600, gt=0, description="How often what is due leaves.")
+    batch: int = Field(2000, ge=1, le=100_000, description="Most records of one transaction.")
+    max_share: float = Field(
+        0.5, gt=0, le=1, description="A sweep that would take more of all records waits for `retention run --force`."
+    )
+    max_gap_days: float = Field(
+        3, gt=0, description="So does one whose predecessor is longer ago: the clock may be wrong."
+    )
+
+
 class LogSettings(Section):
     """Event logs."""
 
@@ -258,6 +275,7 @@ class Settings(BaseSettings):
     database: DatabaseSettings = DatabaseSettings()
     artifacts: ArtifactsSettings = ArtifactsSettings()
     models: ModelsSettings = ModelsSettings()
+    retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

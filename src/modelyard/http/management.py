@@ -17,7 +17,7 @@ from modelyard.http.errors import error_body, error_headers, forget_frames, stat
 from modelyard.http.openapi import routes as documentation
 from modelyard.http.openapi.operations import route_options
 from modelyard.http.resource.refusals import http_refusal, validation_refusal
-from modelyard.http.routes import audit, keys, me, models, oip, predictions, traffic
+from modelyard.http.routes import audit, keys, me, models, oip, predictions, retention, traffic
 from modelyard.http.routes.gate import Gate, GatedRoute, RouteTable, needs_of
 from modelyard.http.routes.triton import repository, statistics
 from modelyard.http.services import Services
@@ -33,6 +33,7 @@ TABLES: tuple[RouteTable, ...] = (
     me.routes,
     predictions.routes,
     audit.routes,
+    retention.routes,
     documentation.routes,
 )
 """Every management route; the order in which they are tried."""

@@ -20,6 +20,7 @@ from modelyard.http.processes.health import UnhealthyVersions
 from modelyard.journal.outcomes import OutcomeDesk
 from modelyard.journal.ports import QuarantineLog, RecordLog
 from modelyard.models.ports import ArtifactStore, Registry, Runtime, Version
+from modelyard.retention.desk import RetentionDesk
 from modelyard.routing.ports import EndpointStore
 from modelyard.telemetry.logs import emit
 
@@ -76,6 +77,7 @@ class Services:
     audit: AuditLog
     outcomes: OutcomeDesk
     quarantine: QuarantineLog
+    retention: RetentionDesk
     drain: Callable[[Callable[[], object] | None], int]
     ping: Callable[[], None]
     close: Callable[[], None]

@@ -20,11 +20,13 @@ class SpoolPosition(msgspec.Struct, frozen=True):
 
 class StoredBatch(msgspec.Struct, frozen=True):
     """What a store call did: `inserted` new rows, `known` identical ones that were there, `quarantined` rows whose
-    id was taken by another payload (kept aside, never ignored)."""
+    id was taken by another payload (kept aside, never ignored), `erased` ones whose subject was erased meanwhile, which
+    are not stored."""
 
     inserted: int
     known: int
     quarantined: int
+    erased: int = 0
 
 
 class RecordSink(Protocol):

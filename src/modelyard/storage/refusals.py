@@ -6,11 +6,28 @@ from collections.abc import Iterable, Sequence
 
 from modelyard.auth.ports import Key, is_active
 from modelyard.core.errors import ConflictError, NotFoundError, UnavailableError
+from modelyard.core.lease import Fence
 
 
 def key_not_found(key_id: str) -> NotFoundError:
     """No key has this id."""
     return NotFoundError("key_not_found", f"There is no key `{key_id}`.", field="key", got=key_id)
+
+
+def hold_not_found(hold_id: str) -> NotFoundError:
+    """No hold in force has this id."""
+    return NotFoundError("hold_not_found", f"There is no hold `{hold_id}`.", field="hold", got=hold_id)
+
+
+def lease_lost(fence: Fence) -> ConflictError:
+    """Another process has the lease now."""
+    return ConflictError(
+        "lease_lost",
+        f"Another process took over the lease `{fence.name}`; nothing was done.",
+        field="lease",
+        expected="the latest token",
+        got=fence.token,
+    )
 
 
 def check_replaceable(key: Key, keys: Iterable[Key]) -> Key:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from modelyard.audit.ports import AuditLog
 from modelyard.auth.ports import KeyStore, UsageStore
+from modelyard.core.lease import Leases
 from modelyard.journal.ports import OutcomeStore, QuarantineLog, RecordLog, RecordSink
 from modelyard.models.ports import ArtifactStore, Registry
+from modelyard.retention.ports import ErasureStore, HoldStore, RetentionStore
 from modelyard.routing.ports import EndpointStore
 
 
@@ -27,5 +29,9 @@ class Stores:
     outcomes: OutcomeStore
     quarantine: QuarantineLog
     audit: AuditLog
+    retention: RetentionStore
+    holds: HoldStore
+    leases: Leases
+    erasures: ErasureStore
     ping: Callable[[], None]
     close: Callable[[], None]

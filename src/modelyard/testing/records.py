@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 import orjson
 
+from modelyard.audit.vocabulary import AuditAction
+from modelyard.core.lease import Fence
 from modelyard.core.types import Signature
 from modelyard.journal.items import decode_cursor, encode_cursor
 from modelyard.journal.outcomes import value_text
@@ -25,6 +27,7 @@ from modelyard.journal.ports import (
 )
 from modelyard.journal.record import PredictionRecord
 from modelyard.models.manifest import Manifest
+from modelyard.retention.ports import Cutoffs, Deleted, Due, Found, Hold
 from modelyard.storage import refusals
 from modelyard.storage.prediction_row import (
     AT,
@@ -36,14 +39,17 @@ from modelyard.storage.prediction_row import (
     to_record,
     to_row,
 )
+from modelyard.testing.clock import MemoryLeases
 
 _PAYLOAD = COLUMNS.index("payload_sha256")
 _CLIENT, _ENDPOINT, _ROWS, _STATUS = map(COLUMNS.index, ("client", "endpoint", "rows", "status"))
+_SUBJECT = COLUMNS.index("subject")
 
 
 class MemoryRecordSink:
     """journal.ports.RecordSink in memory, safe for threads. `records` are what it was given and kept, by id;
-    `quarantined` those whose id another payload holds. `manifest_of` finds manifests (Registry.manifest)."""
+    `quarantined` those whose id another payload holds, `erasures` whose records are not taken any more. `manifest_of`
+    finds manifests (Registry.manifest)."""
 
     def __init__(self, manifest_of: Callable[[str], Manifest | None] | None = None) -> None:
         self._lock = threading.Lock()
@@ -52,13 +58,17 @@ class MemoryRecordSink:
         self.rows: dict[str, tuple[Any, ...]] = {}
         self.records: dict[str, PredictionRecord] = {}
         self.quarantined: list[PredictionRecord] = []
+        self.erasures: list[tuple[str, float]] = []
 
     def store(self, records: Sequence[PredictionRecord], position: SpoolPosition) -> StoredBatch:
         """Stores a batch and the position behind it."""
-        rows = list(map(to_row, records))
-        inserted = quarantined = 0
+        inserted = quarantined = erased = 0
         with self._lock:
-            for record, row in zip(records, rows, strict=True):
+            for record in records:
+                if any(record.header.subject == who and record.header.at_ns <= at * 1e9 for who, at in self.erasures):
+                    erased += 1
+                    continue
+                row = to_row(record)
                 stored = self.rows.setdefault(record.header.id, row)
                 if stored is row:
                     self.records[record.header.id] = record
@@ -67,7 +77,7 @@ class MemoryRecordSink:
                     self.quarantined.append(record)
                     quarantined += 1
             self._positions[position.file] = position.offset
-        return StoredBatch(inserted, len(rows) - inserted - quarantined, quarantined)
+        return StoredBatch(inserted, len(records) - inserted - quarantined - erased, quarantined, erased)
 
     def position(self, file: str) -> int:
         """Offset to go on from; 0 for an unknown file."""
@@ -179,6 +189,17 @@ class MemoryOutcomeStore:
         ]
 
 
+    def forget(self, prediction_id: str) -> int:
+        """Drops a prediction's outcomes; how many revisions that were."""
+        mine = [place for place in self._given if place[0] == prediction_id]
+        return sum(len(self._given.pop(place)) for place in mine)
+
+    def orphans(self, before: float) -> list[str]:
+        """Predictions without a record whose outcomes were all given before then."""
+        given = {one: max(r[-1][2] for (two, _), r in self._given.items() if two == one) for one, _ in self._given}
+        return [one for one, at in given.items() if one not in self._sink.rows and at < before]
+
+
 def _shown(item: int, revision: int, outcome: Outcome, text: str) -> dict[str, Any]:
     at = time_text(microseconds(outcome.at, "at"))
     return {"item": item, "value": orjson.loads(text), "at": at, "revision": revision}
@@ -240,3 +261,113 @@ def _quarantined(record: PredictionRecord, reason: str) -> dict[str, Any]:
 
 def _place(shown: dict[str, Any]) -> tuple[int, str]:
     return shown["time"], f"{shown['id']}/{shown['payload_sha256']}"
+
+
+class MemoryRetention:
+    """retention.ports.RetentionStore, HoldStore and ErasureStore in memory, beside the stores of the log; certificates
+    go to `record` (MemoryAuditLog.record)."""
+
+    def __init__(self, sink: MemoryRecordSink, outcomes: MemoryOutcomeStore, record: Callable[..., None]) -> None:
+        self._sink = sink
+        self._outcomes = outcomes
+        self._record = record
+        self._holds: dict[str, Hold] = {}
+        self.leases = MemoryLeases()
+        self._swept: float | None = None
+
+    def due(self, cutoffs: Cutoffs) -> Due:
+        """What would leave now."""
+        old = [row for row in self._sink.rows.values() if row[AT] < cutoffs.predictions * 1e6]
+        free = sum(not self._held(row) for row in old)
+        return Due(free, len(old) - free, len(self._aside(cutoffs)), len(self._sink.rows))
+
+    def delete(self, cutoffs: Cutoffs, since: float, most: int, fence: Fence | None = None) -> Deleted:
+        """Deletes one batch."""
+        self.leases.check(fence)
+        rows = [r for r in self._sink.rows.values() if since * 1e6 <= r[AT] < cutoffs.predictions * 1e6]
+        free = sorted((row for row in rows if not self._held(row)), key=lambda row: (row[AT], row[0]))
+        ids = [row[0] for row in free[:most]]
+        outcomes = self._drop(ids) + sum(map(self._outcomes.forget, self._outcomes.orphans(cutoffs.predictions)))
+        aside = self._aside(cutoffs)
+        self._sink.quarantined = [one for one in self._sink.quarantined if one not in aside[:most]]
+        if ids or outcomes or aside:
+            said = {"predictions": len(ids), "outcomes": outcomes, "quarantined": len(aside[:most])}
+            self._record(AuditAction.RETENTION_DELETE, "retention:age", None, said)
+        at = free[most - 1][AT] / 1e6 if len(free) > most else since if len(aside) > most else None
+        return Deleted(len(ids), outcomes, len(aside[:most]), at, tuple(ids))
+
+    def swept(self) -> float | None:
+        """When the last sweep ended."""
+        return self._swept
+
+    def mark_swept(self, at: float) -> None:
+        """A sweep ended."""
+        self._swept = at
+
+    def add(self, hold: Hold) -> None:
+        """From now on this is held."""
+        self._holds[hold.id] = hold
+        self._record(AuditAction.HOLD_CREATE, f"hold:{hold.id}", None, {"reason": hold.reason})
+
+    def holds(self) -> list[Hold]:
+        """Those in force."""
+        return sorted(self._holds.values(), key=lambda hold: (hold.at, hold.id))
+
+    def release(self, hold_id: str) -> Hold:
+        """Ends one."""
+        if hold_id not in self._holds:
+            raise refusals.hold_not_found(hold_id)
+        hold = self._holds.pop(hold_id)
+        self._record(AuditAction.HOLD_RELEASE, f"hold:{hold_id}", {"reason": hold.reason}, None)
+        return hold
+
+    def find(self, subject: str) -> Found:
+        """What is there."""
+        mine = [row for row in self._sink.rows.values() if row[_SUBJECT] == subject]
+        held = sum(map(self._held, mine))
+        return Found(len(mine) - held, held, sum(one.header.subject == subject for one in self._sink.quarantined))
+
+    def register(self, subject: str, at: float) -> str:
+        """What comes later and is older is not stored."""
+        self._sink.erasures.append((subject, at))
+        self._record(AuditAction.SUBJECT_ERASE, f"erasure:{len(self._sink.erasures)}", None, {})
+        return str(len(self._sink.erasures))
+
+    def erase(self, erasure_id: str, subject: str, most: int) -> Deleted:
+        """Deletes one batch."""
+        before = self._sink.erasures[int(erasure_id) - 1][1] * 1e6
+        rows = [r for r in self._sink.rows.values() if r[_SUBJECT] == subject and r[AT] <= before]
+        ids = [row[0] for row in rows if not self._held(row)][:most]
+        outcomes = self._drop(ids)
+        aside = [one for one in self._sink.quarantined if one.header.subject == subject]
+        self._sink.quarantined = [one for one in self._sink.quarantined if one not in aside]
+        if ids or aside:
+            gone = {"predictions": len(ids), "outcomes": outcomes, "quarantined": len(aside)}
+            self._record(AuditAction.RETENTION_DELETE, f"erasure:{erasure_id}", None, gone)
+        return Deleted(len(ids), outcomes, len(aside), 0.0 if len(ids) == most else None, tuple(ids))
+
+    def _drop(self, ids: Sequence[str]) -> int:
+        for one in ids:
+            del self._sink.rows[one], self._sink.records[one]
+        return sum(map(self._outcomes.forget, ids))
+
+    def _held(self, row: tuple[Any, ...]) -> bool:
+        return any(_holds(hold, dict(zip(COLUMNS, row, strict=True))) for hold in self._holds.values())
+
+    def _aside(self, cutoffs: Cutoffs) -> list[PredictionRecord]:
+        old = (one for one in self._sink.quarantined if one.header.at_ns < cutoffs.quarantined * 1e9)
+        free = [one for one in old if not any(_holds(hold, _header(one)) for hold in self._holds.values())]
+        return sorted(free, key=lambda one: one.header.at_ns)
+
+
+def _header(record: PredictionRecord) -> dict[str, Any]:
+    """What was set aside is held without regard to its subject, as in a database."""
+    header = record.header
+    names = ("model", "endpoint", "client")
+    return {name: getattr(header, name) for name in names} | {"at": header.at_ns // 1000}
+
+
+def _holds(hold: Hold, row: dict[str, Any]) -> bool:
+    named = all(getattr(hold, n) in (None, row[n]) for n in ("model", "endpoint", "client", "subject") if n in row)
+    after = hold.since is None or row["at"] >= hold.since * 1e6
+    return named and after and (hold.until is None or row["at"] < hold.until * 1e6)

@@ -6,7 +6,13 @@ from modelyard.storage.stores import Stores
 from modelyard.testing.artifacts import MemoryArtifactStore
 from modelyard.testing.keys import DEFAULT_RATE, MemoryKeyStore, MemoryUsageStore, SnapshotVersion
 from modelyard.testing.models import MemoryRegistry
-from modelyard.testing.records import MemoryOutcomeStore, MemoryQuarantineLog, MemoryRecordLog, MemoryRecordSink
+from modelyard.testing.records import (
+    MemoryOutcomeStore,
+    MemoryQuarantineLog,
+    MemoryRecordLog,
+    MemoryRecordSink,
+    MemoryRetention,
+)
 
 
 def memory_stores(default_rate: tuple[int, float, int] = DEFAULT_RATE, max_clients: int = 65_536) -> Stores:
@@ -16,6 +22,7 @@ def memory_stores(default_rate: tuple[int, float, int] = DEFAULT_RATE, max_clien
     keys = MemoryKeyStore(changes, default_rate, max_clients)
     sink = MemoryRecordSink(registry.manifest)
     outcomes = MemoryOutcomeStore(sink)
+    retention = MemoryRetention(sink, outcomes, changes.audit.record)
     return Stores(
         keys=keys,
         usage=MemoryUsageStore(keys),
@@ -27,6 +34,10 @@ def memory_stores(default_rate: tuple[int, float, int] = DEFAULT_RATE, max_clien
         outcomes=outcomes,
         quarantine=MemoryQuarantineLog(sink),
         audit=changes.audit,
+        retention=retention,
+        holds=retention,
+        leases=retention.leases,
+        erasures=retention,
         ping=lambda: None,
         close=lambda: None,
     )

@@ -21,13 +21,15 @@ from modelyard.auth.keys import KeyIssuer
 from modelyard.auth.table import KeyTable
 from modelyard.cli.main import app
 from modelyard.core.errors import ModelyardError
-from modelyard.core.settings import Settings
+from modelyard.core.settings import RetentionSettings, Settings
 from modelyard.http.management import management_app
 from modelyard.http.services import Services
 from modelyard.http.wire import presented_key
 from modelyard.journal.outcomes import OutcomeDesk
 from modelyard.journal.ports import SpoolPosition
 from modelyard.models.publish import PublishResult
+from modelyard.retention.desk import RetentionDesk
+from modelyard.retention.sweep import Sweeper
 from modelyard.routing.table import RoutingTable
 from modelyard.testing import FakeClock, memory_stores, prediction_record, version
 
@@ -48,6 +50,10 @@ class Server:
             endpoints=stores.endpoints, registry=stores.registry, artifacts=stores.artifacts, runtimes={},
             publisher=self, log=stores.log, audit=stores.audit, drain=lambda: 0, ping=stores.ping, close=stores.close,
             outcomes=OutcomeDesk(stores.outcomes, lambda ids: {}, self.clock), quarantine=stores.quarantine,
+            retention=RetentionDesk(
+                Sweeper(stores.retention, stores.leases, RetentionSettings(), self.clock), stores.holds,
+                stores.erasures, len, self.clock,
+            ),
         )  # fmt: skip
         self._management = management_app(services, self._gate, str, lambda: RoutingTable(0, (), {}))
         listener = socket.create_server(("127.0.0.1", 0))

@@ -207,6 +207,25 @@ GOOD: Mapping[tuple[str, str], list[Ask]] = {
     ("GET", "/v1/audit/verify"): [lambda y: y.ask("GET", "/v1/audit/verify", scope="audit")],
     ("GET", "/v1/audit/head"): [lambda y: y.ask("GET", "/v1/audit/head", scope="audit")],
     ("GET", "/v1/audit/export"): [lambda y: y.ask("GET", "/v1/audit/export", scope="audit")],
+    ("GET", "/v1/retention"): [lambda y: y.ask("GET", "/v1/retention")],
+    ("POST", "/v1/retention/sweeps"): [
+        lambda y: y.ask("POST", "/v1/retention/sweeps"),
+        lambda y: y.ask("POST", "/v1/retention/sweeps", {"force": True}),
+    ],
+    ("GET", "/v1/retention/holds"): [lambda y: y.ask("GET", "/v1/retention/holds")],
+    ("POST", "/v1/retention/holds"): [
+        lambda y: y.ask("POST", "/v1/retention/holds", {"reason": "a case", "model": "tree", "since": "7d"}),
+        lambda y: y.ask("POST", "/v1/retention/holds", {"reason": ""}),
+    ],
+    ("DELETE", "/v1/retention/holds/{id}"): [
+        lambda y: y.ask("DELETE", f"/v1/retention/holds/{y.services.retention.hold('a case').id}"),
+        lambda y: y.ask("DELETE", "/v1/retention/holds/none"),
+    ],
+    ("POST", "/v1/retention/erasures"): [
+        lambda y: y.ask("POST", "/v1/retention/erasures", {"subject": "s", "dry_run": True}),
+        lambda y: y.ask("POST", "/v1/retention/erasures", {"subject": "s"}),
+        lambda y: y.ask("POST", "/v1/retention/erasures", {"subject": ""}),
+    ],
     ("POST", "/v1/models/{model}/versions/{version}/revive"): [
         lambda y: y.ask("POST", "/v1/models/tree/versions/1/revive"),
         lambda y: y.ask("POST", "/v1/models/tree/versions/9/revive"),

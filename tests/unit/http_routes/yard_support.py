@@ -12,13 +12,15 @@ from asgi import Reply, call
 from modelyard.auth.keys import KeyIssuer
 from modelyard.auth.table import KeyTable, Principal
 from modelyard.core.errors import ConflictError, PublishError
-from modelyard.core.settings import Settings
+from modelyard.core.settings import RetentionSettings, Settings
 from modelyard.http.management import management_app
 from modelyard.http.services import Services
 from modelyard.http.wire import presented_key
 from modelyard.journal.outcomes import OutcomeDesk
 from modelyard.journal.ports import SpoolPosition
 from modelyard.models.ports import Version
+from modelyard.retention.desk import RetentionDesk
+from modelyard.retention.sweep import Sweeper
 from modelyard.routing.table import RoutingTable
 from modelyard.storage.stores import Stores
 from modelyard.testing import FakeClock, memory_stores, prediction_record, servable, version
@@ -83,6 +85,10 @@ def yard(tmp_path: Path) -> Yard:
         publisher=publisher, log=stores.log, audit=stores.audit,
         drain=lambda: 0, ping=stores.ping, close=stores.close, quarantine=stores.quarantine,
         outcomes=OutcomeDesk(stores.outcomes, lambda ids: {}, clock),
+        retention=RetentionDesk(
+            Sweeper(stores.retention, stores.leases, RetentionSettings(), clock), stores.holds, stores.erasures, len,
+            clock,
+        ),
     )  # fmt: skip
     keys = {name: _key(issuer, name) for name in ("admin", "audit", "predict", "metrics")}
     keys["oak"] = issuer.create("oak", scopes=["admin", "predict"], models=["oak*"]).text.get_secret_value()

@@ -97,6 +97,24 @@ class Backend(Protocol):
     def export_audit(self, filters: Mapping[str, str]) -> Iterator[bytes]:
         """All events that match, as JSON Lines in pieces."""
 
+    def retention(self) -> Json:
+        """How long records stay, what is due, and why nothing leaves if that is so."""
+
+    def sweep(self, force: bool) -> Json:
+        """Deletes what is due; `more`: again."""
+
+    def holds(self) -> list[Json]:
+        """Legal holds in force."""
+
+    def hold(self, said: Json) -> Json:
+        """Puts one on: `reason`, and which records."""
+
+    def release(self, hold_id: str) -> Json:
+        """Ends one."""
+
+    def erase(self, subject: str, dry_run: bool) -> Json:
+        """Deletes what is stored about a subject; `more`: again."""
+
     def close(self) -> None:
         """Gives everything back."""
 

@@ -20,6 +20,14 @@ from modelyard.core.errors import ConflictError, ModelyardError
 from modelyard.core.settings import load_settings
 from modelyard.http.forms.asking import check_name, record_filter, traffic_weights
 from modelyard.http.forms.export import export_lines, log_page
+from modelyard.http.forms.leaving import (
+    BATCHES_PER_CALL,
+    erase,
+    hold_view,
+    read_hold,
+    retention_view,
+    swept_view,
+)
 from modelyard.http.forms.outcomes import Giver, give_many, outcome_view, read_outcome
 from modelyard.http.forms.trail import audit_filter, export_events, head_view, verification_view
 from modelyard.http.forms.views import (
@@ -217,6 +225,32 @@ class LocalBackend:
     def export_audit(self, filters: Mapping[str, str]) -> Iterator[bytes]:
         """All events that match."""
         return export_events(self._services.audit, audit_filter(filters, self._now()))
+
+    def retention(self) -> Json:
+        """How long records stay."""
+        return retention_view(self._services.retention.plan(), self._services.settings.retention)
+
+    def sweep(self, force: bool) -> Json:
+        """Deletes what is due."""
+        self._drain()
+        return swept_view(self._services.retention.sweep(force=force, most_batches=BATCHES_PER_CALL))
+
+    def holds(self) -> list[Json]:
+        """Legal holds in force."""
+        return [hold_view(hold) for hold in self._services.retention.holds()]
+
+    def hold(self, said: Json) -> Json:
+        """Puts one on."""
+        return hold_view(self._services.retention.hold(**read_hold(said, self._now())))
+
+    def release(self, hold_id: str) -> Json:
+        """Ends one."""
+        return hold_view(self._services.retention.release(hold_id))
+
+    def erase(self, subject: str, dry_run: bool) -> Json:
+        """Deletes what is stored about a subject."""
+        self._drain()
+        return erase(self._services.retention, subject, dry_run)
 
     def close(self) -> None:
         """Closes the stores."""

@@ -218,6 +218,31 @@ class RemoteBackend:
         """All events that match, as they come."""
         return self._pieces(self.ask("GET", "/v1/audit/export", query=filters, stream=True))
 
+    def retention(self) -> Json:
+        """How long records stay."""
+        return self._json("GET", "/v1/retention")
+
+    def sweep(self, force: bool) -> Json:
+        """Deletes what is due."""
+        return self._json("POST", "/v1/retention/sweeps", {"force": force})
+
+    def holds(self) -> list[Json]:
+        """Legal holds in force."""
+        found: list[Json] = self._json("GET", "/v1/retention/holds")["holds"]
+        return found
+
+    def hold(self, said: Json) -> Json:
+        """Puts one on."""
+        return self._json("POST", "/v1/retention/holds", said)
+
+    def release(self, hold_id: str) -> Json:
+        """Ends one."""
+        return _parsed(self.ask("DELETE", f"/v1/retention/holds/{_part(hold_id)}").data)
+
+    def erase(self, subject: str, dry_run: bool) -> Json:
+        """Deletes what is stored about a subject."""
+        return self._json("POST", "/v1/retention/erasures", {"subject": subject, "dry_run": dry_run})
+
     def close(self) -> None:
         """Closes the connections."""
         self._pool.clear()

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -63,6 +64,7 @@ _EXPIRE = "DELETE FROM kept WHERE rowid IN (SELECT rowid FROM kept WHERE at < ? 
 _FORGET = (
     "DELETE FROM kept WHERE rowid IN (SELECT rowid FROM kept INDEXED BY kept_at WHERE status != 0 ORDER BY at LIMIT ?)"
 )
+_DROP = "DELETE FROM kept WHERE status != 0 AND prediction_id IN (SELECT value FROM json_each(?))"
 _USED = (
     "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
 )
@@ -72,6 +74,7 @@ def _opened(path: Path, durable: bool) -> sqlite3.Connection:
     database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         _enter_wal(database, time.monotonic() + OPEN_S)
+        database.execute("PRAGMA secure_delete = ON")
         database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
         database.executescript(_SCHEMA)
         database.execute("PRAGMA quick_check(1)")
@@ -203,6 +206,15 @@ class KeptAnswers:
             while self._database.execute(_EXPIRE, (before, MOST_DELETED)).rowcount == MOST_DELETED:
                 pass
             return self._forget()
+
+    def forget(self, prediction_ids: Sequence[str]) -> int:
+        """Drops the answers of these predictions; how many there were. Their keys are free. `store_unavailable`."""
+        with _available():
+            gone = 0
+            for start in range(0, len(prediction_ids), MOST_DELETED):
+                some = prediction_ids[start : start + MOST_DELETED]
+                gone += self._database.execute(_DROP, (json.dumps(some),)).rowcount
+            return gone
 
     def _forget(self) -> int:
         """What is open stays: whoever holds it will want to complete it."""

@@ -69,6 +69,11 @@ class Database:
             for act in connection.info.pop(_AFTER_COMMIT, ()):
                 act()
 
+    def forget_past(self) -> None:
+        """Has what was deleted leave the database's own journal too, as far as that can be done now."""
+        with _in_our_words():
+            dialects.forget_past(self.engine)
+
     @property
     def engine(self) -> Engine:
         """The engine of this process. A connection must not cross a fork: SQLite's locks belong to the process."""

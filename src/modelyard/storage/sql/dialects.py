@@ -6,6 +6,7 @@ SQLite today. What each setting is for:
 * `synchronous=FULL`, for metadata and drain alike: in WAL mode NORMAL may lose the last commits at power loss. A
   revoked key that works again, or a drained record whose spool file is already deleted, would break promises P1 and
   P6; the price is one fsync per transaction, and a drain transaction holds thousands of records.
+* `secure_delete=ON`: what retention deletes is overwritten, not only unlinked (P13).
 * `BEGIN IMMEDIATE` for writes: a transaction that reads first and writes later would otherwise fail with
   SQLITE_BUSY at its first write, without waiting, when another process wrote in between.
 """
@@ -127,6 +128,7 @@ def _set_pragmas(connection: Any, _entry: ConnectionPoolEntry) -> None:
         f"wal_autocheckpoint={_CHECKPOINT_PAGES}",
         f"journal_size_limit={4 * _CHECKPOINT_PAGES * _PAGE_BYTES}",
         "temp_store=MEMORY",
+        "secure_delete=ON",
     ):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -134,6 +136,13 @@ def _set_pragmas(connection: Any, _entry: ConnectionPoolEntry) -> None:
 def _begin(connection: Connection) -> None:
     writes = connection.get_execution_options().get(WRITES, False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def forget_past(engine: Engine) -> None:
+    """Empties the WAL, which holds pages as they were before the last deletions; as far as readers let it, within the
+    time that a statement waits. Later checkpoints do the rest."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def insert_new(table: Table) -> Insert:

@@ -16,9 +16,12 @@ from modelyard.storage.sql.audit.trail import AuditTrail
 from modelyard.storage.sql.database import Database
 from modelyard.storage.sql.dialects import sqlite_url
 from modelyard.storage.sql.keys import SqlKeyStore
+from modelyard.storage.sql.leases import SqlLeases
+from modelyard.storage.sql.records.erasure import SqlErasureStore
 from modelyard.storage.sql.records.log import SqlRecordLog
 from modelyard.storage.sql.records.outcomes import SqlOutcomeStore
 from modelyard.storage.sql.records.quarantine import SqlQuarantineLog
+from modelyard.storage.sql.records.retention import SqlHoldStore, SqlRetentionStore
 from modelyard.storage.sql.records.sink import SqlRecordSink
 from modelyard.storage.sql.registry import SqlEndpointStore, SqlRegistry
 from modelyard.storage.sql.upgrade import upgrade_to_head
@@ -61,6 +64,10 @@ def open_stores(
             outcomes=SqlOutcomeStore(database),
             quarantine=SqlQuarantineLog(database),
             audit=SqlAuditLog(database, trail, heads),
+            retention=SqlRetentionStore(database, trail),
+            holds=SqlHoldStore(database, trail),
+            leases=SqlLeases(database),
+            erasures=SqlErasureStore(database, trail),
             ping=database.ping,
             close=database.close,
         )

@@ -25,7 +25,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest revision under `migrations/versions`; a database that stores it needs no migration."""
 
 metadata = MetaData()
@@ -242,6 +242,47 @@ spool_positions = Table(
     metadata,
     Column("file", String(255), primary_key=True),
     Column("offset", BigInteger, nullable=False),
+)
+
+legal_holds = Table(
+    "legal_holds",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("at", Float(53), nullable=False),
+    Column("model", String(128)),
+    Column("endpoint", String(128)),
+    Column("client", String(255)),
+    Column("subject", String(256)),
+    Column("since", Float(53)),
+    Column("until", Float(53)),
+)
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("salt", LargeBinary(16), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Index("ix_erasures_at", "at"),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(255), nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("expires_at", Float(53), nullable=False),
+)
+
+retention_state = Table(
+    "retention_state",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("swept_at", Float(53), nullable=False),
+    CheckConstraint("id = 1", name="ck_retention_state_one_row"),
 )
 
 audit_events = Table(

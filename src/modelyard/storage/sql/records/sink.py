@@ -14,6 +14,7 @@ from modelyard.journal.record import PredictionRecord
 from modelyard.storage.prediction_row import COLUMNS, to_row
 from modelyard.storage.sql import dialects, schema
 from modelyard.storage.sql.database import Database
+from modelyard.storage.sql.records.erasure import without_erased
 from modelyard.storage.sql.records.outcomes import join_waiting
 from modelyard.storage.sql.registry import read_manifest
 
@@ -42,15 +43,16 @@ class SqlRecordSink:
 
     def store(self, records: Sequence[PredictionRecord], position: SpoolPosition) -> StoredBatch:
         """Stores a batch and the position behind it, in one transaction."""
-        rows = list(map(to_row, records))
         with self._database.write() as connection:
+            stored = without_erased(connection, records)
+            rows = list(map(to_row, stored))
             inserted = self._insert_rows(connection, rows)
             quarantined = 0
             if inserted < len(rows):
-                quarantined = _quarantine(connection, records)
+                quarantined = _quarantine(connection, stored)
             join_waiting(connection)
             _set_position(connection, position)
-        return StoredBatch(inserted, len(rows) - inserted - quarantined, quarantined)
+        return StoredBatch(inserted, len(rows) - inserted - quarantined, quarantined, len(records) - len(rows))
 
     def _insert_rows(self, connection: Connection, rows: list[tuple[Any, ...]]) -> int:
         if not rows:

@@ -1,0 +1,1 @@
+"""When does data leave? Days, holds, deletion by subject, and the certificate of each (DATA-4, P13)."""

@@ -1,0 +1,92 @@
+"""Retention as routes and commands ask for it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from modelyard.core.clock import Clock
+from modelyard.core.errors import InvalidRequestError
+from modelyard.retention.ports import ErasureStore, Found, Hold, HoldStore
+from modelyard.retention.sweep import Plan, Sweeper, Swept
+
+MAX_REASON_CHARS = 512
+ERASE_BATCH = 2000
+Forget = Callable[[Sequence[str]], int]
+"""Drops answers that are kept for retries of these predictions; how many there were."""
+
+
+class Erased(msgspec.Struct, frozen=True):
+    """What a deletion by subject did. `held`: records that a hold keeps; `more`: call again."""
+
+    predictions: int
+    outcomes: int
+    quarantined: int
+    kept_answers: int
+    held: int
+    more: bool = False
+
+
+class RetentionDesk:
+    """All of retention over one set of stores."""
+
+    def __init__(
+        self, sweeper: Sweeper, holds: HoldStore, erasures: ErasureStore, forget: Forget, clock: Clock
+    ) -> None:
+        self._sweeper = sweeper
+        self._holds = holds
+        self._erasures = erasures
+        self._forget = forget
+        self._clock = clock
+
+    def plan(self) -> Plan:
+        """What a sweep would do now."""
+        return self._sweeper.plan()
+
+    def sweep(self, *, force: bool, most_batches: int | None = None) -> Swept:
+        """Deletes what is due; see Sweeper.sweep."""
+        return self._sweeper.sweep(force=force, most_batches=most_batches)
+
+    def hold(self, reason: str, **what: str | float | None) -> Hold:
+        """Puts a hold on what matches all of `what` (Hold's fields); InvalidRequestError without a reason."""
+        if not 0 < len(reason.strip()) <= MAX_REASON_CHARS:
+            raise InvalidRequestError(
+                "parameter_invalid",
+                "A hold needs a reason.",
+                field="reason",
+                expected=f"1 to {MAX_REASON_CHARS} characters",
+                got=f"{len(reason.strip())} characters",
+                example="case 2026-17",
+            )
+        hold = Hold(secrets.token_hex(6), reason.strip(), self._clock.now(), **what)  # type: ignore[arg-type]
+        self._holds.add(hold)
+        return hold
+
+    def holds(self) -> Sequence[Hold]:
+        """Those in force."""
+        return self._holds.holds()
+
+    def release(self, hold_id: str) -> Hold:
+        """Ends one; NotFoundError("hold_not_found")."""
+        return self._holds.release(hold_id)
+
+    def find(self, subject: str) -> Found:
+        """What is stored about a subject."""
+        return self._erasures.find(subject)
+
+    def erase(self, subject: str, most_batches: int | None = None) -> Erased:
+        """Deletes what is stored about a subject now, and what still waits in a spool as soon as it comes out; what a
+        hold keeps stays."""
+        held = self._erasures.find(subject).held
+        erasure_id = self._erasures.register(subject, self._clock.now())
+        predictions = outcomes = quarantined = answers = batches = 0
+        while most_batches is None or batches < most_batches:
+            batch = self._erasures.erase(erasure_id, subject, ERASE_BATCH)
+            predictions, outcomes = predictions + batch.predictions, outcomes + batch.outcomes
+            quarantined, batches = quarantined + batch.quarantined, batches + 1
+            answers += self._forget(batch.ids) if batch.ids else 0
+            if batch.at is None:
+                return Erased(predictions, outcomes, quarantined, answers, held)
+        return Erased(predictions, outcomes, quarantined, answers, held, more=True)
