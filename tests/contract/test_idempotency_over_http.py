@@ -26,14 +26,14 @@ class Slow:
         model = servable(StubModel(before_run=lambda _: (self.running.set(), self.go.wait(10))), in_loop=False)
         self.worker = HttpWorker(models=(model,)).start()
 
-    def send(self, target: str, value: int, key: str) -> Caller:
+    def send(self, target: str, value: int, key: str, *more: str) -> Caller:
         caller = Caller(self.worker.port)
-        headers = (f"idempotency-key: {key}",)
+        headers = (f"idempotency-key: {key}", *more)
         caller.send(request(target, infer(value), key=self.worker.key, headers=headers))
         return caller
 
-    def ask(self, target: str, value: int, key: str) -> Reply:
-        return self.send(target, value, key).reply()
+    def ask(self, target: str, value: int, key: str, *more: str) -> Reply:
+        return self.send(target, value, key, *more).reply()
 
 
 @pytest.fixture
@@ -73,3 +73,13 @@ def test_another_request_under_the_key_is_422(slow: Slow, target: str) -> None:
     )  # fmt: skip
     assert slow.ask(target, 1, "order-2").body == answered.body
     assert slow.worker.journal.records == 1
+
+
+@pytest.mark.parametrize("target", [NATIVE, TWIN])
+def test_another_subject_is_another_request(slow: Slow, target: str) -> None:
+    """The same body about somebody else, by the header, is no retry: the first answer is not theirs."""
+    slow.go.set()
+    first = slow.ask(target, 1, "order-3", "x-modelyard-subject: patient-1")
+    other = slow.ask(target, 1, "order-3", "x-modelyard-subject: patient-2")
+    again = slow.ask(target, 1, "order-3", "x-modelyard-subject: patient-1")
+    assert (first.status, other.status, again.body) == (200, 422, first.body)

@@ -388,6 +388,9 @@ NOT_FROM_A_PREDICT_ROUTE = {
         (code for code, family in CODES.items() if family.__name__ == "CommandError"), "of the command line alone"
     ),
     "endpoint_not_found": "management (tests/unit/http_routes)",
+    "hold_not_found": "management (tests/unit/http_routes)",
+    "lease_held": "of what one process does (tests/contract/test_leases.py)",
+    "lease_lost": "of what one process does (tests/contract/test_leases.py)",
     "prediction_not_found": "management (tests/unit/http_routes)",
     "key_not_found": "management (tests/unit/http_routes)",
     "route_not_found": "what is no predict route (tests/unit/http_routes)",

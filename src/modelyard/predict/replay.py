@@ -13,10 +13,10 @@ from modelyard.predict.prediction import Prediction, broken, request_id_of
 
 
 def request_digest(head: RequestHead, body: bytes) -> bytes:
-    """What makes two requests the same: route, model, version, form and body (SHA-256)."""
+    """What makes two requests the same: route, model, version, form, subject and body (SHA-256)."""
     said = (
         head.surface.encode(), head.model.encode(), (head.version or "").encode(), head.content_type or b"",
-        head.content_encoding or b"", head.header_length or b"",
+        head.content_encoding or b"", head.header_length or b"", (head.subject or "").encode("utf-8", "surrogatepass"),
     )  # fmt: skip
     digest = hashlib.sha256(b"\0".join(said) + b"\0")
     digest.update(body)
