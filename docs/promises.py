@@ -139,8 +139,6 @@ NOT_YET: Mapping[str, str] = {
     "L10": "comes with analytics",
     "F2": "comes with the server databases",
     "F4": "comes with the server databases",
-    "F8": "comes with the object store",
-    "F9": "comes with the object store",
     "F14": "needs a load balancer in between; the keep-alive time is above its idle time",
     "D3": "comes with the releases", "D5": "comes with the releases", "D6": "comes with the releases",
     "D9": "there is one schema so far",

@@ -58,7 +58,16 @@ def _make(settings: ArtifactsSettings) -> Any:
     session = boto3.session.Session(region_name=settings.region)
     made = session.client("s3", endpoint_url=settings.endpoint_url, config=config)
     _check_private(made.meta.endpoint_url)
+    made.meta.events.register("before-call.s3.HeadBucket", _ask_no_further)
     return made
+
+
+def _ask_no_further(**_event: Any) -> None:
+    """A redirection names the bucket's region, and botocore follows it. If it names none, botocore asks for the
+    bucket's head; where a proxy redirects everything, that is redirected too, without end."""
+    from botocore.exceptions import ClientError
+
+    raise ClientError({"Error": {}, "ResponseMetadata": {"HTTPHeaders": {}}}, "HeadBucket")
 
 
 def _check_private(endpoint: str) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from modelyard.core.settings import ArtifactsSettings
@@ -46,11 +46,10 @@ class Objects:
 
         def get() -> bytes:
             content = bytearray()
-            with closing(self._s3.get_object(Bucket=self.location.bucket, Key=key)["Body"]) as body:
-                while block := body.read(BLOCK_BYTES):
-                    content += block
-                    if len(content) > most_bytes:
-                        raise WrongLengthError(f"more than {most_bytes} bytes")
+            for block in _blocks(self._s3.get_object(Bucket=self.location.bucket, Key=key), retry):
+                content += block
+                if len(content) > most_bytes:
+                    raise WrongLengthError(f"more than {most_bytes} bytes")
             return bytes(content)
 
         with in_our_words(self.location, "s3:GetObject"):
@@ -82,17 +81,15 @@ class Objects:
             nonlocal at
             wanted = f"bytes={at}-{end - 1}"
             answer = self._s3.get_object(Bucket=self.location.bucket, Key=key, Range=wanted)
-            with closing(answer["Body"]) as body:
-                if (length := answer.get("ContentRange", "").rpartition("/")[2]) != str(total):
-                    raise WrongLengthError(f"{length or answer.get('ContentLength')} bytes")
-                while block := body.read(min(BLOCK_BYTES, end - at)) if at < end else b"":
-                    retry.check()
-                    if stop is not None and stop.is_set():
-                        raise StoppedError
-                    write(at, block)
-                    at += len(block)
-            if at < end:
-                raise _incomplete(at - start, end - start)
+            if answer.get("ContentRange") != f"bytes {at}-{end - 1}/{total}":
+                length = answer.get("ContentRange", "").rpartition("/")[2] or answer.get("ContentLength")
+                answer["Body"].close()
+                raise WrongLengthError(f"{length} bytes")
+            for block in _blocks(answer, retry):
+                if stop is not None and stop.is_set():
+                    raise StoppedError
+                write(at, block)
+                at += len(block)
 
         with in_our_words(self.location, "s3:GetObject"):
             try:
@@ -188,8 +185,23 @@ def encryption(settings: ArtifactsSettings) -> dict[str, str]:
     return {"ServerSideEncryption": settings.encryption, **named}
 
 
-def _incomplete(got: int, wanted: int) -> Exception:
-    from botocore.exceptions import IncompleteReadError
+def _blocks(answer: Any, retry: Retry) -> Iterator[bytes]:
+    """The body, as it comes: a read that waits for a whole block would wait for ever on a store that dribbles. Raises
+    if less comes than was announced."""
+    left = int(answer["ContentLength"])
+    with answer["Body"] as raw:  # urllib3's response: botocore's own has no read1
+        while left:
+            retry.check()
+            block = raw.read1(min(BLOCK_BYTES, left))
+            if not block:
+                raise _cut_short()
+            left -= len(block)
+            yield block
+        raw.read()  # nothing: but only then is the connection given back for the next request
 
-    made: Exception = IncompleteReadError(actual_bytes=got, expected_bytes=wanted)
+
+def _cut_short() -> Exception:
+    from urllib3.exceptions import ProtocolError
+
+    made: Exception = ProtocolError("cut short")
     return made

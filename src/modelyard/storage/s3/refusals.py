@@ -88,9 +88,7 @@ def refusal(error: Exception, location: Location, action: str) -> ModelyardError
         said = f"The bucket of {where} is in another region: set artifacts.region to its own."
         return _refused("wrong_region", said, "the bucket's region", "artifacts.region")
     if code in _CREDENTIALS or _lacks_credentials(error):
-        said = (
-            f"There are no valid AWS credentials for {where}: give this process a role or a profile."
-        )
+        said = f"There are no valid AWS credentials for {where}: give this process a role or a profile."
         return _refused("no_credentials", said, "credentials that are found and still valid")
     if code == "RequestTimeTooSkewed":
         return _refused("clock_wrong", f"The clock is too wrong for {where}: synchronise it.", "a clock that is right")
