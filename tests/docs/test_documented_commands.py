@@ -19,6 +19,7 @@ from typer.main import get_command
 
 from modelyard.cli.main import app
 from modelyard.core.settings import load_settings
+from objectstore.emulator import Emulator
 
 ROOT = Path(__file__).parent.parent.parent
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -27,6 +28,8 @@ GUIDES = ("docs/concepts/limits.md", "docs/concepts/publishing.md", "docs/concep
 ALONE = ("docs/start.md", "docs/guides/publish.md", "docs/guides/switch-traffic.md", "docs/guides/operate.md",
          "docs/guides/tls.md", "docs/guides/keys.md", "docs/guides/retention.md", "examples/README.md")  # fmt: skip
 """Pages whose commands run by themselves, in a folder of their own, with the models that examples/train.py makes."""
+IN_A_BUCKET = "docs/guides/artifacts-on-s3.md"
+"""Its commands run with an emulator in the place of AWS."""
 NEEDS_A_SERVER = ("docs/guides/publish.md", "docs/guides/switch-traffic.md", "docs/guides/keys.md")
 STANDS_FOR = {"3fXkQ9aLm2Zp": "$(newest)", "mdy_…": "$(issued)", "3f9c0a12be77": "$(held)"}
 """What the reader puts in place of a key's id, of its text, and of a hold's id."""
@@ -132,6 +135,27 @@ def test_a_page_runs_alone(page: str, models: Path, tmp_path: Path) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed (apt-get install curl)")
+def test_the_page_of_the_bucket_runs(
+    models: Path, tmp_path: Path, emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command but the installation ends with 0, against an emulator; what is published is in the bucket."""
+    shutil.copytree(models / "iris", tmp_path / "iris")
+    emulator.client.create_bucket(Bucket="my-models")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", emulator.url)
+    commands = [block.replace("pip install 'modelyard[aws]'", "") for block in blocks(IN_A_BUCKET)]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    done = run("\n".join((BEFORE, *commands)).replace("8080", port), tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "s3://my-models/yard answers" in done.stdout
+    assert {key.split("/")[0] for key in emulator.keys("my-models")} == {"yard"}
+    (example,) = fenced(IN_A_BUCKET, "toml")
+    (tmp_path / "modelyard.toml").write_text(example)
+    monkeypatch.setenv("MODELYARD_CONFIG", "")  # restored afterwards: loading sets it
+    assert load_settings(tmp_path / "modelyard.toml").artifacts.url == "s3://my-models/yard"
+
+
 def test_the_index_names_every_page() -> None:
     """No guide and no concept is left out of the index."""
     index = (ROOT / "docs/index.md").read_text()
@@ -144,7 +168,7 @@ def test_every_page_with_commands_is_run() -> None:
     pages = [ROOT / "README.md", ROOT / "examples/README.md", ROOT / "docs/start.md", *(ROOT / "docs/guides").glob("*")]
     shown = {str(path.relative_to(ROOT)) for path in (*pages, *(ROOT / "docs/concepts").glob("*"))}
     with_commands = {page for page in shown if blocks(page)}
-    assert with_commands - {*GUIDES, *ALONE, "README.md"} == set()
+    assert with_commands - {*GUIDES, *ALONE, IN_A_BUCKET, "README.md"} == set()
 
 
 @pytest.mark.parametrize("page", ["docs/guides/operate.md", "docs/guides/behind-a-proxy.md"])

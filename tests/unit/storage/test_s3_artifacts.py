@@ -309,11 +309,17 @@ def test_settings_that_cannot_be_meant(wrong: dict[str, Any]) -> None:
         ArtifactsSettings(**wrong)
 
 
-def test_plain_http_to_another_machine_is_refused(store: Callable[..., S3ArtifactStore]) -> None:
-    """STORE-1: models travel encrypted; a loopback is the exception."""
+def test_plain_http_to_another_machine_is_refused(
+    store: Callable[..., S3ArtifactStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """STORE-1: models travel encrypted, whoever names the endpoint; a loopback is the exception."""
     with pytest.raises(SettingsError) as caught:
-        store(endpoint_url="http://192.0.2.1").has("0" * 64)
+        store(endpoint_url="http://192.0.2.1")
     assert caught.value.detail["field"] == "artifacts.endpoint_url"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://192.0.2.1")
+    with pytest.raises(UnavailableError) as refused:
+        store(endpoint_url=None).has("0" * 64)
+    assert "plain HTTP" in refused.value.message
 
 
 def test_the_extra_is_named_when_it_is_missing(

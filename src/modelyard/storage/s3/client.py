@@ -9,12 +9,15 @@ import threading
 from typing import Any
 from urllib.parse import urlsplit
 
-from modelyard.core.errors import SettingsError
+from modelyard.core.errors import SettingsError, UnavailableError
 from modelyard.core.settings import ArtifactsSettings
 
+_IN_THE_CLEAR = "The object store's endpoint speaks plain HTTP: use https, or an emulator on this machine."
+_HTTPS = "an address that begins with https://"
 
-def check_installed() -> None:
-    """SettingsError("setting_invalid") if the extra is missing; imports nothing."""
+
+def check_usable(settings: ArtifactsSettings) -> None:
+    """SettingsError("setting_invalid") if the extra is missing or models would travel in the clear; imports nothing."""
     if importlib.util.find_spec("boto3") is None:
         raise SettingsError(
             "setting_invalid",
@@ -22,6 +25,8 @@ def check_installed() -> None:
             field="artifacts.url",
             expected="modelyard[aws] installed, or no artifacts.url",
         )
+    if settings.endpoint_url is not None and not _is_private(settings.endpoint_url):
+        raise SettingsError("setting_invalid", _IN_THE_CLEAR, field="artifacts.endpoint_url", expected=_HTTPS)
 
 
 class Client:
@@ -57,7 +62,8 @@ def _make(settings: ArtifactsSettings) -> Any:
     )
     session = boto3.session.Session(region_name=settings.region)
     made = session.client("s3", endpoint_url=settings.endpoint_url, config=config)
-    _check_private(made.meta.endpoint_url)
+    if not _is_private(made.meta.endpoint_url):  # AWS_ENDPOINT_URL, or AWS's configuration, named it
+        raise UnavailableError("store_unavailable", _IN_THE_CLEAR, field="AWS_ENDPOINT_URL", expected=_HTTPS)
     made.meta.events.register("before-call.s3.HeadBucket", _ask_no_further)
     return made
 
@@ -70,17 +76,10 @@ def _ask_no_further(**_event: Any) -> None:
     raise ClientError({"Error": {}, "ResponseMetadata": {"HTTPHeaders": {}}}, "HeadBucket")
 
 
-def _check_private(endpoint: str) -> None:
-    """STORE-1: whatever names the endpoint (the setting, or AWS_ENDPOINT_URL), models travel encrypted."""
+def _is_private(endpoint: str) -> bool:
+    """STORE-1: encrypted, or on this machine."""
     parts = urlsplit(endpoint)
-    if parts.scheme == "https" or _is_here(parts.hostname or ""):
-        return
-    raise SettingsError(
-        "setting_invalid",
-        "The object store's endpoint speaks plain HTTP: use https, or an emulator on this machine.",
-        field="artifacts.endpoint_url",
-        expected="an address that begins with https://",
-    )
+    return parts.scheme == "https" or _is_here(parts.hostname or "")
 
 
 def _is_here(host: str) -> bool:

@@ -12,7 +12,7 @@ from modelyard.storage.file.artifacts import DIGEST
 from modelyard.storage.file.cache import ArtifactCache
 from modelyard.storage.file.checked import MANIFEST, checked_manifest, parsed_manifest, wrong
 from modelyard.storage.refusals import artifact_not_found
-from modelyard.storage.s3.client import check_installed
+from modelyard.storage.s3.client import check_usable
 from modelyard.storage.s3.download import Download
 from modelyard.storage.s3.location import Location
 from modelyard.storage.s3.objects import Objects
@@ -30,11 +30,12 @@ class S3ArtifactStore:
     """The files of a version at `<prefix>/<digest[:2]>/<digest>/<path>`, its `manifest.json` last: with it the version
     is there. Every object is written once (`If-None-Match: *`).
 
-    Making it asks nothing of the bucket; SettingsError("setting_invalid") if the extra `aws` is not installed.
+    Making it asks nothing of the bucket; SettingsError("setting_invalid") if the extra `aws` is not installed
+    or the endpoint speaks plain HTTP.
     """
 
     def __init__(self, settings: ArtifactsSettings, cache: ArtifactCache, clock: Clock) -> None:
-        check_installed()
+        check_usable(settings)
         self._settings = settings
         self._cache = cache
         self._clock = clock
@@ -82,11 +83,6 @@ class S3ArtifactStore:
         key = self._location.key(digest, MANIFEST)
         return DIGEST.fullmatch(digest) is not None and self._objects.exists(key, self._retry())
 
-    def probe(self) -> str:
-        """The bucket's address, if it answers and may be listed; UnavailableError("store_unavailable")."""
-        self._objects.exists(self._location.key("0" * 64, MANIFEST), self._retry())
-        return self._location.shown()
-
     def _retry(self) -> Retry:
         return Retry(self._settings.attempts, self._settings.timeout_s, self._clock)
 
@@ -99,6 +95,15 @@ class S3ArtifactStore:
             parsed_manifest(digest, content)
         except PublishError as error:
             raise _other_manifest(digest, error) from None
+
+
+def probe(settings: ArtifactsSettings, clock: Clock) -> str:
+    """The bucket's address, if it answers and may be listed; UnavailableError("store_unavailable"), SettingsError."""
+    check_usable(settings)
+    location = Location.parse(settings.url or "")
+    retry = Retry(settings.attempts, settings.timeout_s, clock)
+    Objects(settings, location).exists(location.key("0" * 64, MANIFEST), retry)
+    return location.shown()
 
 
 def _other_manifest(digest: str, error: PublishError) -> ConflictError:
