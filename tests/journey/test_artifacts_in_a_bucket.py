@@ -13,6 +13,7 @@ import trained
 from server import RunningServer, command, until
 
 from objectstore.emulator import Emulator
+from objectstore.wire import Fault, wired
 
 Serve = Callable[..., RunningServer]
 
@@ -147,3 +148,25 @@ def test_doctor(emulator: Emulator, settings: dict[str, str], tmp_path: Path) ->
         assert bool(said["artifacts"]["remedy"]) == (words != "answers")
         assert said["artifact cache"]["said"]
     assert not (tmp_path / "data").exists()
+
+
+def test_a_stop_in_the_middle_of_a_fetch(
+    serve: Serve, emulator: Emulator, settings: dict[str, str], file: Path, tmp_path: Path
+) -> None:
+    """K9: a server told to stop while a version trickles in ends in order and in time, and leaves nothing half; a key
+    that is revoked meanwhile is refused all the same."""
+    data = tmp_path / "data"
+    done = command("publish", "cancer", file, "--data", data, env=variables(settings))
+    assert done.returncode == 0, done.stderr
+    with wired(emulator.port) as wire:
+        wire.plan = lambda request: Fault("drip", 500) if b"/model.onnx HTTP" in request else None
+        server = serve(settings={**settings, "artifacts.endpoint_url": wire.url})
+        until(lambda: wire.ranges, 20, "fetching")
+        made = server.create_key("caller")
+        until(lambda: server.ask("GET", "/v1/me", key=made["key"]).status == 200, 10, "the key")
+        assert server.ask("DELETE", f"/v1/keys/{made['id']}").status < 300
+        until(lambda: server.ask("GET", "/v1/me", key=made["key"]).status == 401, 10, "the revocation")
+        assert ready(server) == 503
+        server.stop()
+        assert server.events("artifact.fetched") == []
+    assert list((data / "artifact-cache").glob("??/*")) == []

@@ -201,6 +201,23 @@ def test_an_origin_that_fails_leaves_nothing(tmp_path: Path, shelf: Shelf) -> No
     cache.open(digest, shelf)
 
 
+def test_a_process_killed_while_it_fetches(tmp_path: Path, shelf: Shelf) -> None:
+    """Its locks go with it, the next start sweeps its files, and the version is fetched whole."""
+    digest = shelf.make("a")
+    child = os.fork()
+    if child == 0:
+        shelf.during = lambda: os._exit(9)
+        try:
+            cache_in(tmp_path).open(digest, shelf)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert used_bytes(tmp_path) > SIZE
+    cache = cache_in(tmp_path)
+    assert used_bytes(tmp_path) == 0
+    assert (cache.open(digest, shelf) / "model").stat().st_size == SIZE
+
+
 def test_a_full_disk_is_said(tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     """store_unavailable with the system's word, nothing left."""
     digest = shelf.make("a")

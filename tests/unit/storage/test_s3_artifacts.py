@@ -23,6 +23,7 @@ from modelyard.core.clock import SystemClock
 from modelyard.core.errors import ConflictError, ModelyardError, PublishError, SettingsError, UnavailableError
 from modelyard.core.settings import ArtifactsSettings
 from modelyard.models.manifest import FileEntry
+from modelyard.storage.file.artifacts import FolderArtifactStore
 from modelyard.storage.file.cache import ArtifactCache
 from modelyard.storage.s3.location import Location
 from modelyard.storage.s3.store import S3ArtifactStore
@@ -78,9 +79,15 @@ def test_the_layout_is_the_folder_stores(
     store().put(digest, folder)
     place = f"models/{digest[:2]}/{digest}"
     assert emulator.keys(bucket).keys() == {f"{place}/model", f"{place}/manifest.json"}
-    bare = store(url=f"s3://{bucket}")
-    bare.put(digest, folder)
-    assert f"{digest[:2]}/{digest}/manifest.json" in emulator.keys(bucket)
+    root = tmp_path / "artifacts"
+    FolderArtifactStore(root).put(digest, folder)
+    for path in root.glob("??/**/*"):
+        if path.is_file():
+            key = str(path.relative_to(root))
+            emulator.client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
+    bare = store(url=f"s3://{bucket}")  # without a prefix
+    assert bare.has(digest)
+    assert (bare.open(digest) / "model").read_bytes() == b"weights"
 
 
 @pytest.mark.parametrize(
