@@ -9,6 +9,7 @@ from pathlib import Path
 from modelyard.core.settings import load_settings
 from modelyard.models.publish import SUFFIXES
 from modelyard.runtimes import RUNTIMES
+from modelyard.runtimes.conversion.to_onnx import CONVERTERS
 from modelyard.runtimes.threads import size_threads
 
 ROOT = Path(__file__).parent.parent.parent
@@ -43,5 +44,11 @@ def test_the_extra_is_declared() -> None:
 def test_the_threads_are_those_that_are_set(tmp_path: Path) -> None:
     """Each name in the column is one that is sized from the cgroup at the start."""
     sized = size_threads(load_settings(), {}, tmp_path).libraries
-    for *_rest, threads in _rows().values():
+    for *_rest, threads, _convert in _rows().values():
         assert set(threads.split(", ")) <= sized.keys()
+
+
+def test_what_can_be_converted_is() -> None:
+    """`yes` where there is a converter, `no` where there is none."""
+    assert {name for name, (*_rest, convert) in _rows().items() if convert == "yes"} == CONVERTERS.keys()
+    assert {convert for *_rest, convert in _rows().values()} == {"yes", "no"}

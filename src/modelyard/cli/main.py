@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("modelyard.cli.demo", "See the whole road on real data, in under a minute."),
     "serve": ("modelyard.cli.serve", "Start a server on a data folder."),
     "publish": ("modelyard.cli.publish", "Publish a model file or folder as a version."),
+    "convert": ("modelyard.cli.conversion.commands", "Convert a model to ONNX and compare the answers."),
     "models": ("modelyard.cli.models", "Show models and versions."),
     "traffic": ("modelyard.cli.traffic", "Show or set the shares of an endpoint's versions."),
     "keys": ("modelyard.cli.keys.commands", "Issue, list, change, rotate and revoke API keys."),

@@ -38,7 +38,8 @@ ModelyardError
 ├── SettingsError         the start is refused    setting_invalid port_in_use data_folder_unusable
 │                                                 tls_file_unreadable tls_key_mismatch tls_certificate_expired
 ├── CommandError          the command line is     usage_invalid file_unreadable server_not_running
-│                         refused                 server_unreachable answer_unreadable
+│                         refused                 server_unreachable answer_unreadable conversion_unsupported
+│                                                 conversion_differs
 └── InternalError         our fault               internal
 
 Core knows no HTTP: `http/errors.py` alone maps families to statuses.
@@ -185,7 +186,10 @@ class SettingsError(ModelyardError):
 class CommandError(ModelyardError):
     """The command line cannot do this; never the answer to a request."""
 
-    codes = _codes("usage_invalid file_unreadable server_not_running server_unreachable answer_unreadable")
+    codes = _codes(
+        "usage_invalid file_unreadable server_not_running server_unreachable answer_unreadable conversion_unsupported "
+        "conversion_differs"
+    )
 
 
 class InternalError(ModelyardError):

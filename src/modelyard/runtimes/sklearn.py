@@ -39,7 +39,7 @@ class SklearnRuntime:
     def inspect(self, folder: Path, entry: str, options: Mapping[str, Any]) -> Inspection:
         """Signature, labels and provenance from the estimator's fitted attributes; PublishError."""
         path = folder / entry
-        estimator = _load(path, options)
+        estimator = read_estimator(path, options)
         try:
             with zipfile.ZipFile(path) as archive:
                 signature = _signature(estimator)
@@ -52,7 +52,7 @@ class SklearnRuntime:
 
     def load(self, folder: Path, manifest: Manifest, options: Mapping[str, Any]) -> SklearnModel:
         """The estimator, one job at a time; PublishError."""
-        return SklearnModel(_load(folder / manifest.entry, options), manifest.signature)
+        return SklearnModel(read_estimator(folder / manifest.entry, options), manifest.signature)
 
 
 class SklearnModel:
@@ -110,7 +110,8 @@ def _is_skops(path: Path) -> bool:
         return "/" not in (first_name(path) or "")
 
 
-def _load(path: Path, options: Mapping[str, Any]) -> Any:
+def read_estimator(path: Path, options: Mapping[str, Any]) -> Any:
+    """The estimator, of types that are trusted alone; PublishError."""
     try:
         import sklearn  # noqa: F401
         from skops.io import get_untrusted_types, load

@@ -1,0 +1,1 @@
+"""Models of other formats as ONNX, and how far the answers are apart."""

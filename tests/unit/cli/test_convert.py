@@ -1,0 +1,135 @@
+"""`modelyard convert`: the ONNX file answers as the model did, or is not written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from typer.testing import CliRunner, Result
+
+from modelyard.cli.exits import Exit, exit_code
+from modelyard.cli.main import app
+from modelyard.core.errors import CommandError, ModelyardError
+from modelyard.core.types import Tensors
+from modelyard.models.report import CheckOptions
+from modelyard.runtimes.check import check_files
+from modelyard.runtimes.conversion.comparison import compare
+from modelyard.testing import FakeClock, StubModel
+
+TABLES = {"breast_cancer": load_breast_cancer, "iris": load_iris, "diabetes": load_diabetes}
+
+
+def _convert(*arguments: Any) -> Result:
+    return CliRunner().invoke(app, ["convert", *map(str, arguments)])
+
+
+def _save(library: str, table: str, folder: Path) -> Path:
+    rows, target = TABLES[table](return_X_y=True)
+    classify = table != "diabetes"
+    if library == "lightgbm":
+        from lightgbm import LGBMClassifier, LGBMRegressor
+
+        kind = LGBMClassifier if classify else LGBMRegressor
+        kind(n_estimators=10, verbosity=-1, n_jobs=1).fit(rows, target).booster_.save_model(folder / "model.txt")
+        return folder / "model.txt"
+    if library == "xgboost":
+        from xgboost import XGBClassifier, XGBRegressor
+
+        (XGBClassifier if classify else XGBRegressor)(n_estimators=10, n_jobs=1).fit(rows, target).save_model(
+            folder / "model.ubj"
+        )
+        return folder / "model.ubj"
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from skops.io import dump
+
+    dump((LogisticRegression(max_iter=5000) if classify else Ridge()).fit(rows, target), folder / "model.skops")
+    return folder / "model.skops"
+
+
+def _csv(table: str, path: Path) -> Path:
+    bunch = TABLES[table]()
+    names = [name.replace(" ", "_") for name in bunch.feature_names]
+    lines = [",".join(names), *(",".join(map(repr, map(float, row))) for row in bunch.data[:80])]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("library", ["sklearn", "lightgbm", "xgboost"])
+def test_the_onnx_file_answers_as_the_model(tmp_path: Path, library: str, table: str) -> None:
+    """Three tables by three libraries: within the tolerance on real rows, and what is written is a model that passes
+    a publish."""
+    source = _save(library, table, tmp_path)
+    out = tmp_path / "out" / "model.onnx"
+    out.parent.mkdir()
+    done = _convert(source, out, "--sample", _csv(table, tmp_path / "rows.csv"), "--json")
+    assert done.exit_code == 0, done.exception
+    said = json.loads(done.stdout)
+    assert (said["format"], said["rows"], said["labels_differ"]) == (library, 80, 0)
+    assert said["largest_difference"] <= said["tolerance"] == 1e-4
+    assert min(said["row_us_before"], said["row_us_after"], said["times_faster"]) > 0
+    assert check_files(out.parent, CheckOptions()).profile.batched
+
+
+def test_people_read_a_sentence(tmp_path: Path) -> None:
+    """Without `--json`: how much faster a row is, in words; without a sample the rows are made up, and it says so."""
+    done = _convert(_save("sklearn", "iris", tmp_path), tmp_path / "model.onnx")
+    assert done.exit_code == 0, done.exception
+    assert "made up" in done.stdout
+    assert "Single rows take" in done.stdout
+
+
+def _refused(done: Result, code: str) -> ModelyardError:
+    assert isinstance(done.exception, ModelyardError), done.output
+    assert done.exception.code == code
+    return done.exception
+
+
+def test_nothing_is_written_where_answers_differ(tmp_path: Path) -> None:
+    """A tolerance that float32 cannot keep: conversion_differs with the distance, exit code 1, no file."""
+    source = _save("lightgbm", "diabetes", tmp_path)
+    done = _convert(source, tmp_path / "model.onnx", "--tolerance", "1e-18")
+    refused = _refused(done, "conversion_differs")
+    assert refused.detail["got"] > 1e-18
+    assert exit_code(refused) == Exit.REFUSED
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_what_has_no_form_in_onnx_is_refused(tmp_path: Path) -> None:
+    """A file that is ONNX already is conversion_unsupported; one that is no model is refused as at a publish."""
+    assert _convert(_save("sklearn", "iris", tmp_path), tmp_path / "model.onnx").exit_code == 0
+    _refused(_convert(tmp_path / "model.onnx", tmp_path / "again.onnx"), "conversion_unsupported")
+    (tmp_path / "broken.ubj").write_bytes(b"broken")
+    _refused(_convert(tmp_path / "broken.ubj", tmp_path / "again.onnx"), "model_unreadable")
+    _refused(_convert(tmp_path / "nothing.ubj", tmp_path / "again.onnx"), "file_unreadable")
+
+
+def test_a_sample_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    """Too few columns, and cells that are no numbers."""
+    source = _save("sklearn", "iris", tmp_path)
+    for text in ("a,b\n1,2\n", "a,b,c,d\n1,2,3,x\n"):
+        (tmp_path / "rows.csv").write_text(text)
+        done = _convert(source, tmp_path / "model.onnx", "--sample", tmp_path / "rows.csv")
+        assert isinstance(done.exception, CommandError)
+        assert done.exception.code == "file_unreadable"
+
+
+def test_distances_are_relative_above_one_and_absolute_below() -> None:
+    """1 % of a large number is 0.01; so is a hundredth near zero; NaN against a number is infinite, NaN twice none."""
+    clock = FakeClock()
+
+    def turn(_: Tensors) -> None:
+        clock.advance(0.001)
+
+    rows = np.array([[1000.0, 0.0], [0.0, 0.0]], np.float32)
+    found = compare(StubModel(1.0, before_run=turn), StubModel(1.01), rows, 0.011, clock)
+    assert found.largest == pytest.approx(0.01, rel=1e-4)
+    assert found.agrees
+    assert found.before_us == pytest.approx(1000)
+    gaps = np.array([[np.nan, 1.0]], np.float32)
+    assert compare(StubModel(1.0), StubModel(1.0), gaps, 0.0, clock).largest == 0.0
+    assert compare(StubModel(1.0), StubModel(float("nan")), rows, 1.0, clock).largest == float("inf")
