@@ -257,7 +257,7 @@ TARGETS = {
             b'\0{"instances":[[1,2,3]]}',
             b'\3{"dataframe_split":{"columns":["a","b","c"],"data":[[1,2,3]]}}',
             b'\2{"inputs":{"t":["x"],"n":[[1,2]]}}',
-            b"\61,2,3\n4,5,6\n",
+            b"\x061,2,3\n4,5,6\n",
             b"\x09a,b,c\n1,2,3\n",
             b"\x0c" + _npy(),
         ),
