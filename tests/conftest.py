@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from objectstore.emulator import Emulator, emulated
+from postgres.server import Server, serving
 
 # A shell that runs the tests in the background ignores SIGINT for them, and every server they start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -19,6 +20,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def emulator() -> Iterator[Emulator]:
     """An S3 service on this machine, over HTTP."""
     with emulated() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server of our own."""
+    with serving() as running:
         yield running
 
 

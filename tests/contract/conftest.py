@@ -14,23 +14,34 @@ import pytest
 from sqlalchemy import Engine, event
 from together import PROCESS_TIMEOUT_S, at_once
 
-from modelyard.core.settings import Settings
+from modelyard.core.settings import DatabaseSettings, Settings
 from modelyard.storage.sql.open import open_stores
 from modelyard.storage.stores import Stores
 from modelyard.testing import memory_stores
 
+URL = "MODELYARD_DATABASE__URL"
 
-@pytest.fixture(params=["memory", "sqlite"])
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
 def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
     """A connected set of empty stores."""
-    opened = memory_stores() if request.param == "memory" else open_stores(Settings(), tmp_path / "data")
+    if request.param == "memory":
+        opened = memory_stores()
+    elif request.param == "sqlite":
+        opened = open_stores(Settings(), tmp_path / "data")
+    else:
+        url = request.getfixturevalue("postgres").migrated()
+        opened = open_stores(Settings(database=DatabaseSettings(url=url)), tmp_path / "data")
     yield opened
     opened.close()
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """An empty data folder, its database at the newest schema."""
+@pytest.fixture(params=["sqlite", "postgresql"])
+def data(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty data folder, its database at the newest schema: a file in it, or on the server that `Settings()` names
+    from here on."""
+    if request.param == "postgresql":
+        monkeypatch.setenv(URL, request.getfixturevalue("postgres").migrated())
     open_stores(Settings(), tmp_path / "data").close()
     return tmp_path / "data"
 
@@ -134,7 +145,7 @@ def in_processes(count: int, data: Path, work: Callable[[Stores, int], Any]) -> 
     barrier = context.Barrier(count)
     answers: Any = context.Queue()
     processes = [
-        context.Process(target=at_once, args=(barrier, answers, data, work, number), daemon=True)
+        context.Process(target=at_once, args=(barrier, answers, data, os.environ.get(URL), work, number), daemon=True)
         for number in range(count)
     ]
     for process in processes:

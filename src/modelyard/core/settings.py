@@ -160,8 +160,11 @@ class SnapshotSettings(Section):
 class DatabaseSettings(Section):
     """Metadata and prediction log."""
 
-    url: str | None = Field(None, description="Where both live; a SQLite file in the data folder if unset.")
-    busy_timeout_s: float = Field(5, gt=0, description="How long a statement waits for a lock.")
+    url: str | None = Field(
+        None,
+        description="`postgresql://user@host/database` or `sqlite:///path`; a SQLite file in the data folder if unset.",
+    )
+    busy_timeout_s: float = Field(5, gt=0, description="How long to wait for a lock or a connection (s).")
 
 
 class ArtifactsSettings(Section):

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, InterfaceError, ProgrammingError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from modelyard.core.errors import InternalError, SettingsError, UnavailableError
+from modelyard.core.errors import UnavailableError
 from modelyard.storage.sql import dialects
+from modelyard.storage.sql.dialects.dialect import KIND, RETRY_AFTER_S, Kind
 
-RETRY_AFTER_S = 1.0
 _AFTER_COMMIT = "modelyard_after_commit"
 
 
@@ -27,21 +26,18 @@ class Database:
     """
 
     def __init__(self, url: str, busy_timeout_s: float, breathe: Callable[[], object] | None = None) -> None:
+        parsed = dialects.parse_url(url)
         self._busy_timeout_s = busy_timeout_s
-        self._engine = dialects.engine_for(url, busy_timeout_s)
+        self.dialect = dialects.dialect_of(parsed)
+        self._engine = self.dialect.engine(parsed, busy_timeout_s)
         if breathe is not None:
-            dialects.breathe_often(self._engine, breathe)
+            self.dialect.breathe_often(self._engine, breathe)
         self._pid = os.getpid()
 
     def open(self) -> None:
-        """Makes the database ready for transactions; SettingsError("data_folder_unusable")."""
-        try:
-            dialects.prepare_file(self._engine, self._busy_timeout_s)
-        except (OSError, sqlite3.Error) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise SettingsError(
-                "data_folder_unusable", f"The database cannot be opened: {reason}.", field="database.url"
-            ) from error
+        """Makes the database ready for transactions; SettingsError("setting_invalid" | "data_folder_unusable"),
+        UnavailableError("store_unavailable")."""
+        self.dialect.prepare(self._engine, self._busy_timeout_s)
 
     def close(self) -> None:
         """Closes all connections; a second call does nothing."""
@@ -52,17 +48,27 @@ class Database:
         with self.read() as connection:
             connection.exec_driver_sql("SELECT 1")
 
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> AbstractContextManager[Connection]:
         """A transaction that reads: all its statements see one state."""
-        with _in_our_words(), self.engine.connect() as connection, connection.begin():
-            yield connection
+        return self._transaction(Kind.READ)
+
+    def write(self, *, holds_appends: bool = False) -> AbstractContextManager[Connection]:
+        """A transaction that writes: alone among `write` from its begin on, durable once the block ends, undone if it
+        raises. With `holds_appends` it is alone among `append` too: what it reads of the log stays true."""
+        return self._transaction(Kind.WRITE_ALL if holds_appends else Kind.WRITE)
+
+    def append(self) -> AbstractContextManager[Connection]:
+        """A transaction like `write` that others may run beside: what it adds must not depend on what it read."""
+        return self._transaction(Kind.APPEND)
+
+    def upgrade(self) -> AbstractContextManager[Connection]:
+        """A transaction that changes the schema, one at a time whatever the number of hosts."""
+        return self._transaction(Kind.UPGRADE)
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that writes: alone from its begin on, durable once the block ends, undone if it raises."""
-        with _in_our_words(), self.engine.connect() as connection:
-            connection.execution_options(**{dialects.WRITES: True})
+    def _transaction(self, kind: Kind) -> Iterator[Connection]:
+        with self._in_our_words(), self.engine.connect() as connection:
+            connection.execution_options(**{KIND: kind})
             connection.info.pop(_AFTER_COMMIT, None)
             with connection.begin():
                 yield connection
@@ -71,12 +77,24 @@ class Database:
 
     def forget_past(self) -> None:
         """Has what was deleted leave the database's own journal too, as far as that can be done now."""
-        with _in_our_words():
-            dialects.forget_past(self.engine)
+        with self._in_our_words():
+            self.dialect.forget_past(self.engine)
+
+    @contextmanager
+    def _in_our_words(self) -> Iterator[None]:
+        try:
+            yield
+        except DBAPIError as error:
+            raise self.dialect.refusal(error) from error
+        except PoolTimeoutError as error:
+            raise UnavailableError(
+                "store_unavailable", "All database connections are in use.", retry_after_s=RETRY_AFTER_S
+            ) from error
 
     @property
     def engine(self) -> Engine:
-        """The engine of this process. A connection must not cross a fork: SQLite's locks belong to the process."""
+        """The engine of this process. A connection must not cross a fork: its socket, or SQLite's locks, belong to
+        the process."""
         if self._pid != os.getpid():
             self._engine.dispose(close=False)
             self._pid = os.getpid()
@@ -86,19 +104,3 @@ class Database:
 def after_commit(connection: Connection, act: Callable[[], None]) -> None:
     """Has `act`, which must not raise, called once this write transaction is durable; never if it is undone."""
     connection.info.setdefault(_AFTER_COMMIT, []).append(act)
-
-
-@contextmanager
-def _in_our_words() -> Iterator[None]:
-    try:
-        yield
-    except (IntegrityError, DataError, ProgrammingError) as error:
-        raise InternalError("internal", "The database refused a statement.") from error
-    except (DatabaseError, InterfaceError) as error:
-        raise UnavailableError(
-            "store_unavailable", f"The database is not available: {error.orig}.", retry_after_s=RETRY_AFTER_S
-        ) from error
-    except PoolTimeoutError as error:
-        raise UnavailableError(
-            "store_unavailable", "All database connections are in use.", retry_after_s=RETRY_AFTER_S
-        ) from error

@@ -95,7 +95,9 @@ def _knows(connection: Connection, model: str) -> bool:
 
 def _insert(connection: Connection, version: Version) -> None:
     content = msgspec.json.encode(version.manifest, order="deterministic").decode()
-    connection.execute(dialects.insert_new(schema.manifests), {"digest": version.digest, "content": content})
+    connection.execute(
+        dialects.insert_new(connection, schema.manifests), {"digest": version.digest, "content": content}
+    )
     # Order of publication, not of clocks: two machines may disagree about the time.
     sequence = connection.execute(select(func.coalesce(func.max(schema.versions.c.sequence), 0) + 1)).scalar_one()
     connection.execute(

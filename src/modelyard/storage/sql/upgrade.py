@@ -25,7 +25,7 @@ def upgrade_to_head(database: Database) -> None:
     with database.read() as connection:
         if stored_revision(connection) == schema.HEAD:
             return
-    with database.write() as connection:
+    with database.upgrade() as connection:
         revision = stored_revision(connection)  # another process may have been quicker
         if revision != schema.HEAD:
             _migrate(connection, revision)

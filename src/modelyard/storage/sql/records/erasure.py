@@ -51,7 +51,7 @@ class SqlErasureStore:
         """What comes out of a spool later, and is older than `at`, is not stored."""
         erasure_id, salt = secrets.token_hex(6), secrets.token_bytes(_SALT_BYTES)
         at_us, digest = microseconds(at, "at"), _digest(salt, subject)
-        with self._database.write() as connection:
+        with self._database.write(holds_appends=True) as connection:
             row = insert(schema.erasures).values(id=erasure_id, at=at_us, salt=salt, digest=digest)
             connection.execute(row)
             shown = {"before": time_text(at_us), "digest": digest.hex(), "salt": salt.hex()}
@@ -60,7 +60,7 @@ class SqlErasureStore:
 
     def erase(self, erasure_id: str, subject: str, most: int) -> Deleted:
         """Deletes one batch, with its certificate."""
-        with self._database.write() as connection:
+        with self._database.write(holds_appends=True) as connection:
             before = connection.scalar(select(_E.at).where(_E.id == erasure_id))
             if before is None:
                 raise InternalError("internal", "The erasure was not registered.")

@@ -31,7 +31,8 @@ class SqlOutcomeStore:
         """Stores all of them, in order, a few hundred in a transaction."""
         stored: list[StoredOutcome] = []
         for some in _parts(outcomes, _PER_TRANSACTION):
-            with self._database.write() as connection:
+            # A record that is stored meanwhile would neither be found here nor find its outcomes.
+            with self._database.write(holds_appends=True) as connection:
                 stored += [_put(connection, outcome, recorded_at) for outcome in some]
         return stored
 

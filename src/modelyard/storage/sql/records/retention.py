@@ -48,7 +48,7 @@ class SqlRetentionStore:
 
     def delete(self, cutoffs: Cutoffs, since: float, most: int, fence: Fence | None = None) -> Deleted:
         """Deletes one batch, with its certificate."""
-        with self._database.write() as connection:
+        with self._database.write(holds_appends=True) as connection:
             check_fence(connection, fence)
             holds = read_holds(connection)
             kept = held_by(holds, schema.predictions)
@@ -166,9 +166,7 @@ def _delete_aside(connection: Connection, cutoffs: Cutoffs, holds: Sequence[Hold
     wanted = select(_Q.id, _Q.payload_sha256).where(_aside(cutoffs), ~kept).order_by(_Q.at).limit(most + 1)
     rows = connection.execute(wanted).all()
     for one, payload in rows[:most]:
-        connection.execute(
-            delete(schema.quarantined_predictions).where(_Q.id == one, _Q.payload_sha256 == payload)
-        )
+        connection.execute(delete(schema.quarantined_predictions).where(_Q.id == one, _Q.payload_sha256 == payload))
     return len(rows[:most]), len(rows) > most
 
 

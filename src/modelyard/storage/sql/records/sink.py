@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, CursorResult, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from modelyard.core.types import Signature
 from modelyard.journal.ports import SpoolPosition, StoredBatch
@@ -28,39 +28,27 @@ ID_TAKEN = "id_taken"
 class SqlRecordSink:
     """journal.ports.RecordSink over a database.
 
-    The usual batch is new to the last record, and costs one prepared statement run over tuples; only a batch that
+    The usual batch is new to the last record, and costs one statement; only a batch that
     meets known ids pays for looking at them.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        statement = dialects.insert_new(schema.predictions).compile(
-            dialect=database.engine.dialect, column_keys=COLUMNS
-        )
-        assert getattr(statement, "positiontup", None) == COLUMNS, "rows are tuples in the order of COLUMNS"
-        self._insert = str(statement)
+        self._append = database.dialect.append(schema.predictions, COLUMNS)
         self._signatures: dict[str, Signature] = {}
 
     def store(self, records: Sequence[PredictionRecord], position: SpoolPosition) -> StoredBatch:
         """Stores a batch and the position behind it, in one transaction."""
-        with self._database.write() as connection:
+        with self._database.append() as connection:
             stored = without_erased(connection, records)
             rows = list(map(to_row, stored))
-            inserted = self._insert_rows(connection, rows)
+            inserted = self._append(connection, rows) if rows else 0
             quarantined = 0
             if inserted < len(rows):
                 quarantined = _quarantine(connection, stored)
             join_waiting(connection)
             _set_position(connection, position)
         return StoredBatch(inserted, len(rows) - inserted - quarantined, quarantined, len(records) - len(rows))
-
-    def _insert_rows(self, connection: Connection, rows: list[tuple[Any, ...]]) -> int:
-        if not rows:
-            return 0
-        result: CursorResult[Any] = connection.exec_driver_sql(
-            self._insert, rows, execution_options={"preserve_rowcount": True}
-        )
-        return result.rowcount
 
     def position(self, file: str) -> int:
         """Offset to go on from; 0 for an unknown file."""
@@ -70,7 +58,7 @@ class SqlRecordSink:
 
     def forget(self, file: str) -> None:
         """Drops the position of a file."""
-        with self._database.write() as connection:
+        with self._database.append() as connection:
             connection.execute(delete(schema.spool_positions).where(schema.spool_positions.c.file == file))
 
     def signature(self, manifest: str) -> Signature | None:
@@ -103,7 +91,7 @@ def _quarantine(connection: Connection, records: Sequence[PredictionRecord]) -> 
     stored = _stored_payloads(connection, [record.header.id for record in records])
     foreign = [record for record in records if stored[record.header.id] != record.payload_sha256]
     if foreign:
-        connection.execute(dialects.insert_new(schema.quarantined_predictions), list(map(_aside, foreign)))
+        connection.execute(dialects.insert_new(connection, schema.quarantined_predictions), list(map(_aside, foreign)))
     return len(foreign)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from modelyard.storage.sql.dialects import PREDICTION_LOG_VIEW_1
+from modelyard.storage.sql.dialects import prediction_log_view
 
 revision = "0001"
 down_revision = None
@@ -26,7 +26,7 @@ def upgrade() -> None:
     _create_traffic()
     _create_predictions()
     _create_journal()
-    op.execute(PREDICTION_LOG_VIEW_1)
+    op.get_bind().exec_driver_sql(prediction_log_view(op.get_bind(), 1))
 
 
 def downgrade() -> None:

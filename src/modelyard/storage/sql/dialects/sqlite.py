@@ -1,6 +1,4 @@
-"""Everything that differs between databases; the rest of the package is the same for all of them.
-
-SQLite today. What each setting is for:
+"""SQLite: one file, one writer at a time, in this process. What each setting is for:
 
 * WAL: readers never wait for the writer, the writer never waits for readers.
 * `synchronous=FULL`, for metadata and drain alike: in WAL mode NORMAL may lose the last commits at power loss. A
@@ -16,20 +14,18 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, make_url
+from sqlalchemy import Connection, CursorResult, Engine, Insert, Table, create_engine, event
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from modelyard.core.errors import SettingsError
-
-WRITES = "modelyard_writes"
-"""Name of the execution option that marks a connection whose transaction will write."""
+from modelyard.core.errors import InternalError, ModelyardError, SettingsError, UnavailableError
+from modelyard.storage.sql.dialects.dialect import KIND, RETRY_AFTER_S, Append, Kind, Rows, wrong_url
 
 _PAGE_BYTES = 8192
 """Wide pages: a prediction record is about 1 KiB, so a 4 KiB page would waste a sixth of itself."""
@@ -48,22 +44,68 @@ def sqlite_url(path: Path) -> str:
     return URL.create("sqlite", database=str(path.absolute())).render_as_string()
 
 
-def engine_for(url: str, busy_timeout_s: float) -> Engine:
-    """An engine whose transactions are ours to begin; SettingsError("setting_invalid") for another database."""
-    parsed = _parse(url)
-    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
-        raise SettingsError(
-            "setting_invalid",
-            "The setting `database.url` names no SQLite file.",
-            field="database.url",
-            expected="sqlite:///path/to/file.db",
-            got=parsed.render_as_string(hide_password=True),
-            example="sqlite:////var/lib/modelyard/modelyard.db",
+class SQLite:
+    """dialects.dialect.Dialect for a SQLite file."""
+
+    def engine(self, url: URL, busy_timeout_s: float) -> Engine:
+        """An engine whose transactions are ours to begin."""
+        if not url.database or url.database == ":memory:":
+            raise wrong_url(
+                "The setting `database.url` names no SQLite file.", url.render_as_string(hide_password=True)
+            )
+        engine = create_engine(url, connect_args={"timeout": busy_timeout_s}, pool_timeout=busy_timeout_s)
+        event.listen(engine, "connect", _set_pragmas)
+        event.listen(engine, "begin", _begin)
+        return engine
+
+    def prepare(self, engine: Engine, busy_timeout_s: float) -> None:
+        """Makes the file; SettingsError("data_folder_unusable")."""
+        try:
+            prepare_file(engine, busy_timeout_s)
+        except (OSError, sqlite3.Error) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            raise SettingsError(
+                "data_folder_unusable", f"The database cannot be opened: {reason}.", field="database.url"
+            ) from error
+
+    def breathe_often(self, engine: Engine, breathe: Callable[[], object]) -> None:
+        """See Dialect."""
+        breathe_often(engine, breathe)
+
+    def forget_past(self, engine: Engine) -> None:
+        """See Dialect."""
+        forget_past(engine)
+
+    def insert_new(self, table: Table) -> Insert:
+        """An INSERT that leaves out rows whose primary key is taken."""
+        return sqlite.insert(table).on_conflict_do_nothing()
+
+    def append(self, table: Table, columns: Sequence[str]) -> Append:
+        """One prepared statement, run over tuples."""
+        statement = self.insert_new(table).compile(dialect=sqlite.dialect(), column_keys=columns)
+        assert getattr(statement, "positiontup", None) == list(columns), "rows are tuples in the order of the columns"
+        text = str(statement)
+
+        def append(connection: Connection, rows: Rows) -> int:
+            result: CursorResult[Any] = connection.exec_driver_sql(
+                text, list(rows), execution_options={"preserve_rowcount": True}
+            )
+            return result.rowcount
+
+        return append
+
+    def refusal(self, error: DBAPIError) -> ModelyardError:
+        """What SQLite says holds no secrets: its words help."""
+        if isinstance(error, IntegrityError | DataError | ProgrammingError):
+            return InternalError("internal", "The database refused a statement.")
+        return UnavailableError(
+            "store_unavailable", f"The database is not available: {error.orig}.", retry_after_s=RETRY_AFTER_S
         )
-    engine = create_engine(parsed, connect_args={"timeout": busy_timeout_s}, pool_timeout=busy_timeout_s)
-    event.listen(engine, "connect", _set_pragmas)
-    event.listen(engine, "begin", _begin)
-    return engine
+
+    @property
+    def prediction_log_views(self) -> dict[int, str]:
+        """See Dialect."""
+        return {1: _PREDICTION_LOG_VIEW_1}
 
 
 def breathe_often(engine: Engine, breathe: Callable[[], object]) -> None:
@@ -78,19 +120,6 @@ def breathe_often(engine: Engine, breathe: Callable[[], object]) -> None:
         connection.set_progress_handler(handler, _BREATHE_STEPS)
 
     event.listen(engine, "connect", listen)
-
-
-def _parse(url: str) -> URL:
-    try:
-        return make_url(url)
-    except ArgumentError:
-        raise SettingsError(
-            "setting_invalid",
-            "The setting `database.url` is no database URL.",
-            field="database.url",
-            expected="sqlite:///path/to/file.db",
-            example="sqlite:////var/lib/modelyard/modelyard.db",
-        ) from None
 
 
 def prepare_file(engine: Engine, busy_timeout_s: float) -> None:
@@ -134,8 +163,8 @@ def _set_pragmas(connection: Any, _entry: ConnectionPoolEntry) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    writes = connection.get_execution_options().get(WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    kind = connection.get_execution_options().get(KIND, Kind.READ)
+    connection.exec_driver_sql("BEGIN" if kind is Kind.READ else "BEGIN IMMEDIATE")
 
 
 def forget_past(engine: Engine) -> None:
@@ -145,12 +174,7 @@ def forget_past(engine: Engine) -> None:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def insert_new(table: Table) -> Insert:
-    """An INSERT that leaves out rows whose primary key is taken."""
-    return sqlite.insert(table).on_conflict_do_nothing()
-
-
-PREDICTION_LOG_VIEW_1 = """
+_PREDICTION_LOG_VIEW_1 = """
 CREATE VIEW prediction_log AS
 SELECT id,
        strftime('%Y-%m-%dT%H:%M:%S', "at" / 1000000, 'unixepoch') || printf('.%06dZ', "at" % 1000000) AS time,
@@ -158,4 +182,4 @@ SELECT id,
        queue_us, compute_us, total_us, request_bytes, answer_bytes, subject, flag
 FROM predictions
 """
-"""The prediction log for BI tools, first form: these names and meanings stay (docs: reference, SQL view)."""
+"""The prediction log for BI tools, first form: these names and meanings stay."""

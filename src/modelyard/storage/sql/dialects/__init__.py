@@ -1,0 +1,43 @@
+"""Everything that differs between databases, a module for each; the rest of the package is the same for all of them."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Insert, Table, make_url
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import ArgumentError
+
+from modelyard.storage.sql.dialects.dialect import Dialect, wrong_url
+from modelyard.storage.sql.dialects.postgresql import PostgreSQL
+from modelyard.storage.sql.dialects.sqlite import SQLite, sqlite_url
+
+__all__ = ["dialect_of", "insert_new", "parse_url", "prediction_log_view", "sqlite_url"]
+
+_DIALECTS: dict[str, Dialect] = {"sqlite": SQLite(), "postgresql": PostgreSQL()}
+
+
+def parse_url(url: str) -> URL:
+    """The parts of `database.url`; SettingsError("setting_invalid") if it is no URL."""
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        raise wrong_url("The setting `database.url` is no database URL.") from None
+
+
+def dialect_of(url: URL) -> Dialect:
+    """How to speak to this database; SettingsError("setting_invalid") for one that is not spoken."""
+    known = _DIALECTS.get(url.get_backend_name())
+    if known is None:
+        raise wrong_url(
+            "The setting `database.url` names neither SQLite nor PostgreSQL.", url.render_as_string(hide_password=True)
+        )
+    return known
+
+
+def insert_new(connection: Connection, table: Table) -> Insert:
+    """An INSERT that leaves out rows whose primary key is taken."""
+    return _DIALECTS[connection.dialect.name].insert_new(table)
+
+
+def prediction_log_view(connection: Connection, revision: int) -> str:
+    """The statement that makes the view for BI tools, in its form of this number (docs: reference, SQL view)."""
+    return _DIALECTS[connection.dialect.name].prediction_log_views[revision]

@@ -1,0 +1,201 @@
+"""PostgreSQL, through psycopg.
+
+* `write` takes the row lock of `snapshot`: it ends with its transaction, goes through connection poolers, and any
+  server has it. READ COMMITTED, so that statements behind the lock see what its last owner committed.
+* `append` takes no row. Two hosts may store one record at once: the primary key decides. A shared advisory lock lets
+  `write(holds_appends=True)` wait for those that run, and them for it.
+* Bounds are set in each transaction, in the round trip that takes its locks: what is set for a session is lost, or
+  somebody else's, behind a pooler. For the same reason no statement is prepared on the server.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+
+from modelyard.core.errors import ModelyardError, SettingsError
+from modelyard.storage.sql.dialects import postgresql_refusals as refusals
+from modelyard.storage.sql.dialects.dialect import KIND, Append, Kind, Rows, wrong_url
+
+_DRIVERS = ("postgresql", "postgresql+psycopg")
+_APPENDS, _UPGRADES = 0x6D6F64656C01, 0x6D6F64656C02
+"""Keys of the advisory locks: "model" and a number."""
+
+_WORK_FACTOR = 12
+"""A statement that waits for nobody may work for so many times `busy_timeout_s`: a minute, as it is by default."""
+
+_ALONE = "SELECT version FROM snapshot WHERE id = 1 FOR UPDATE"
+_LOCKS = {
+    Kind.READ: (),
+    Kind.WRITE: (_ALONE,),
+    Kind.WRITE_ALL: (_ALONE, f"SELECT pg_advisory_xact_lock({_APPENDS})"),
+    Kind.APPEND: (f"SELECT pg_advisory_xact_lock_shared({_APPENDS})",),
+    Kind.UPGRADE: (f"SELECT pg_advisory_xact_lock({_UPGRADES})",),
+}
+_KEEPALIVE_PROBES = 3
+_INCOMING = "modelyard_incoming"
+
+
+class PostgreSQL:
+    """dialects.dialect.Dialect for a PostgreSQL server."""
+
+    def engine(self, url: URL, busy_timeout_s: float) -> Engine:
+        """An engine that asks a pooled connection for a sign of life before each transaction."""
+        if url.drivername not in _DRIVERS or not url.database:
+            raise wrong_url(
+                "The setting `database.url` names no PostgreSQL database.", url.render_as_string(hide_password=True)
+            )
+        try:
+            engine = create_engine(
+                url.set(drivername="postgresql+psycopg"),
+                connect_args=_connect_args(url, busy_timeout_s),
+                pool_timeout=busy_timeout_s,
+                pool_pre_ping=True,
+                use_native_hstore=False,
+                hide_parameters=True,
+            )
+        except ImportError:
+            raise SettingsError(
+                "setting_invalid",
+                "The setting `database.url` names PostgreSQL, which the extra `postgresql` brings.",
+                field="database.url",
+                expected="pip install 'modelyard[postgresql]'",
+            ) from None
+        event.listen(engine, "begin", _beginning(busy_timeout_s))
+        return engine
+
+    def prepare(self, engine: Engine, busy_timeout_s: float) -> None:
+        """Connects once, so that what is wrong is said at the start."""
+        try:
+            engine.connect().close()
+        except DBAPIError as error:
+            raise refusals.at_start(error) from error
+
+    def breathe_often(self, engine: Engine, breathe: Callable[[], object]) -> None:
+        """Nothing to do: statements run in the server's process."""
+
+    def forget_past(self, engine: Engine) -> None:
+        """Nothing to do here: autovacuum and the server's own WAL retention see to it."""
+
+    def insert_new(self, table: Table) -> Insert:
+        """An INSERT that leaves out rows whose primary key is taken."""
+        return postgresql.insert(table).on_conflict_do_nothing()
+
+    def append(self, table: Table, columns: Sequence[str]) -> Append:
+        """COPY into a table of this transaction, and from there what is new: the only way to COPY around conflicts.
+
+        A text with a NUL, which PostgreSQL cannot hold, keeps U+FFFD in its place.
+        """
+        names = ", ".join(f'"{name}"' for name in columns)
+        # Names of ours alone are put into these.
+        taken = f"SELECT {names} FROM {table.name} WITH NO DATA"  # noqa: S608
+        made = f"CREATE TEMPORARY TABLE {_INCOMING} ON COMMIT DROP AS {taken}"
+        copied = f"COPY {_INCOMING} ({names}) FROM STDIN"
+        inserted = f"INSERT INTO {table.name} ({names}) SELECT {names} FROM {_INCOMING} ON CONFLICT DO NOTHING"  # noqa: S608
+
+        def append(connection: Connection, rows: Rows) -> int:
+            connection.exec_driver_sql(made)
+            _copy(connection, copied, rows)
+            return connection.exec_driver_sql(inserted).rowcount
+
+        return append
+
+    def refusal(self, error: DBAPIError) -> ModelyardError:
+        """By the SQLSTATE: the server's text may hold hosts and users, and comes in its own language."""
+        return refusals.later(error)
+
+    @property
+    def prediction_log_views(self) -> dict[int, str]:
+        """See Dialect."""
+        return {1: _PREDICTION_LOG_VIEW_1}
+
+
+def _connect_args(url: URL, busy_timeout_s: float) -> dict[str, Any]:
+    """What the URL leaves open. A server that is gone without a word is noticed within `busy_timeout_s`."""
+    given: dict[str, Any] = {
+        "connect_timeout": max(2, math.ceil(busy_timeout_s)),
+        "tcp_user_timeout": math.ceil(busy_timeout_s * 1000),
+        "keepalives_idle": max(1, math.ceil(busy_timeout_s / 2)),
+        "keepalives_interval": max(1, math.ceil(busy_timeout_s / 2 / _KEEPALIVE_PROBES)),
+        "keepalives_count": _KEEPALIVE_PROBES,
+        "application_name": "modelyard",
+    }
+    if not is_local(url):
+        given |= {"sslmode": "verify-full", "sslrootcert": "system"}
+        if "sslmode" in url.query and url.query["sslmode"] != "verify-full":
+            del given["sslrootcert"]  # libpq takes the system's authorities for `verify-full` alone
+    return {name: value for name, value in given.items() if name not in url.query} | {"prepare_threshold": None}
+
+
+def is_local(url: URL) -> bool:
+    """Whether nothing of the connection leaves this machine: a socket, or loopback."""
+    named = [url.host, *_texts(url.query.get("host")), *_texts(url.query.get("hostaddr"))]
+    hosts = [host for text in named if text for host in text.split(",")] or [os.environ.get("PGHOST", "")]
+    return all(host in ("", "localhost") or host.startswith("/") or _is_loopback(host) for host in hosts)
+
+
+def _texts(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return () if value is None else (value,) if isinstance(value, str) else value
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _beginning(busy_timeout_s: float) -> Callable[[Connection], None]:
+    wait_ms, work_ms = math.ceil(busy_timeout_s * 1000), math.ceil(busy_timeout_s * 1000 * _WORK_FACTOR)
+
+    def begin(connection: Connection) -> None:
+        from psycopg import IsolationLevel
+
+        kind = connection.get_execution_options().get(KIND, Kind.READ)
+        reads = kind is Kind.READ
+        driver: Any = connection.connection.driver_connection
+        driver.isolation_level = IsolationLevel.REPEATABLE_READ if reads else IsolationLevel.READ_COMMITTED
+        driver.read_only = True if reads else None  # None is what the server says: a standby refuses in clear words
+        bound = 0 if kind is Kind.UPGRADE else work_ms  # an index over a large log takes the time it takes
+        bounds = f"SET LOCAL lock_timeout = {wait_ms}; SET LOCAL statement_timeout = {bound}"
+        connection.exec_driver_sql("; ".join((bounds, *_LOCKS[kind])))
+
+    return begin
+
+
+def _copy(connection: Connection, statement: str, rows: Rows) -> None:
+    import psycopg
+
+    driver: Any = connection.connection.driver_connection
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(tuple(map(_storable, row)))
+    except psycopg.Error as error:
+        if driver.closed:
+            connection.invalidate(error)
+        raise DBAPIError.instance(statement, None, error, psycopg.Error) from error
+
+
+def _storable(value: Any) -> Any:
+    return value.replace("\0", "\ufffd") if isinstance(value, str) and "\0" in value else value
+
+
+_PREDICTION_LOG_VIEW_1 = """
+CREATE VIEW prediction_log AS
+SELECT id,
+       to_char(to_timestamp(div("at", 1000000)) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS')
+       || '.' || lpad(mod("at", 1000000)::text, 6, '0') || 'Z' AS time,
+       request_id, client, key_id, endpoint, model, version, arm, status, code, "rows", inputs, outputs,
+       queue_us, compute_us, total_us, request_bytes, answer_bytes, subject, flag
+FROM predictions
+"""
+"""The prediction log for BI tools, first form: these names and meanings stay."""

@@ -1,0 +1,146 @@
+"""A throw-away PostgreSQL on a free port: one server for a session, one database for a test."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+PATIENCE_S = 60
+_UNPRIVILEGED = "postgres"
+_LOGINS = """\
+local all all trust
+host all guarded 127.0.0.1/32 scram-sha-256
+host all unwanted 127.0.0.1/32 reject
+host all all 127.0.0.1/32 trust
+"""
+
+
+class Server:
+    """A running server, in a folder that its own user can read."""
+
+    def __init__(self, binaries: Path, folder: Path) -> None:
+        self._binaries = binaries
+        self._data = folder / "data"
+        self._log = folder / "log"
+        self._folder = folder
+        self._template: str | None = None
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = int(free.getsockname()[1])
+        made = ["-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale", "C.UTF-8"]
+        self._run("initdb", "-D", self._data, *made)
+        (self._data / "pg_hba.conf").write_text(_LOGINS)
+
+    def start(self) -> None:
+        """Starts it; returns once it answers."""
+        options = f"-h 127.0.0.1 -p {self.port} -k {self._folder} -c fsync=off"
+        self._run("pg_ctl", "-D", self._data, "-w", "-l", self._log, "-o", options, "start")
+
+    def stop(self) -> None:
+        """Stops it at once."""
+        self._run("pg_ctl", "-D", self._data, "-m", "immediate", "-w", "stop")
+
+    def kill(self) -> None:
+        """What kill -9 of all its processes leaves: nobody says goodbye."""
+        parent = int((self._data / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        for pid in (parent, *map(int, children)):
+            os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE_S
+        while any(_alive(pid) for pid in (parent, *map(int, children))):
+            assert time.monotonic() < deadline, "the server outlives SIGKILL"
+
+    def url(self, database: str, login: str = "postgres") -> str:
+        """How to reach a database in it."""
+        return f"postgresql://{login}@127.0.0.1:{self.port}/{database}"
+
+    def query(self, statement: str, database: str = "postgres") -> str:
+        """Runs a statement as the server's administrator; its first value."""
+        address = ["-h", self._folder, "-p", self.port, "-U", "postgres", "-d", database]
+        return self._run("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", *address, "-c", statement).strip()
+
+    def empty(self) -> str:
+        """The URL of a new database without a table."""
+        name = f"t{uuid.uuid4().hex[:12]}"
+        self.query(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def migrated(self) -> str:
+        """The URL of a new database at the newest schema, a copy of one that was upgraded once."""
+        from modelyard.storage.sql.database import Database
+        from modelyard.storage.sql.upgrade import upgrade_to_head
+
+        if self._template is None:
+            url = self.empty()
+            database = Database(url, PATIENCE_S)
+            upgrade_to_head(database)
+            database.close()
+            self._template = url.rpartition("/")[2]
+        name = f"t{uuid.uuid4().hex[:12]}"
+        self.query(f"CREATE DATABASE {name} TEMPLATE {self._template}")
+        return self.url(name)
+
+    def _run(self, program: str, *arguments: object) -> str:
+        command = [*_as_somebody(), str(self._binaries / program), *map(str, arguments)]
+        # Not a pipe: a server that pg_ctl leaves behind would keep it open.
+        with tempfile.TemporaryFile("w+") as said:
+            ran = subprocess.run(command, stdout=said, stderr=said, timeout=PATIENCE_S, cwd=self._folder, check=False)
+            said.seek(0)
+            text = said.read()
+        assert ran.returncode == 0, f"{program}: {text}"
+        return text
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _as_somebody() -> list[str]:
+    """PostgreSQL refuses to run as root."""
+    if os.getuid() != 0:
+        return []
+    return ["setpriv", f"--reuid={_UNPRIVILEGED}", f"--regid={_UNPRIVILEGED}", "--clear-groups"]
+
+
+def _binaries() -> Path | None:
+    found = shutil.which("initdb")
+    places = [Path(found).resolve().parent] if found else []
+    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    needed = ("initdb", "pg_ctl", "postgres", "psql")
+    return next((place for place in places if all((place / name).is_file() for name in needed)), None)
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """A server that runs, and is gone afterwards."""
+    binaries = _binaries()
+    if binaries is None:
+        pytest.skip("no PostgreSQL on this machine (initdb, pg_ctl)")
+    folder = Path(tempfile.mkdtemp(prefix="modelyard-pg-"))
+    try:
+        if os.getuid() == 0:
+            user = pwd.getpwnam(_UNPRIVILEGED)
+            os.chown(folder, user.pw_uid, user.pw_gid)
+        server = Server(binaries, folder)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

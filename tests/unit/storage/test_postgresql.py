@@ -1,0 +1,232 @@
+"""PostgreSQL: its transactions, its bounds, its schema. What all databases promise alike is in tests/contract."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import insert, make_url, text
+
+from modelyard.core.errors import SettingsError, UnavailableError
+from modelyard.journal.ports import RecordFilter, SpoolPosition
+from modelyard.storage.sql import schema
+from modelyard.storage.sql.database import Database
+from modelyard.storage.sql.dialects.postgresql import _connect_args, is_local
+from modelyard.storage.sql.records.log import SqlRecordLog
+from modelyard.storage.sql.records.sink import SqlRecordSink
+from modelyard.storage.sql.upgrade import MIGRATIONS, stored_revision, upgrade_to_head
+from modelyard.testing import prediction_record
+from postgres.server import Server
+
+BUSY_TIMEOUT_S = 0.2
+COUNT = text("SELECT count(*) FROM spool_positions")
+
+
+@pytest.fixture
+def url(postgres: Server) -> str:
+    """A database at the newest schema."""
+    return postgres.migrated()
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    """The same, open."""
+    opened = Database(url, BUSY_TIMEOUT_S)
+    opened.open()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def other(url: str) -> Iterator[Database]:
+    """Another host's."""
+    opened = Database(url, BUSY_TIMEOUT_S)
+    yield opened
+    opened.close()
+
+
+def test_two_writers_are_never_at_once_and_the_wait_is_bounded(database: Database, other: Database) -> None:
+    """A second writer waits `busy_timeout_s`, then is told to try again; readers and appends do not wait."""
+    with database.write():
+        other.ping()
+        with other.append() as connection:
+            connection.execute(insert(schema.spool_positions).values(file="f", offset=1))
+        with pytest.raises(UnavailableError) as caught, other.write():
+            raise AssertionError("two writers at once")
+    assert (caught.value.code, caught.value.retry_after_s) == ("store_unavailable", 1.0)
+    assert "locked" in caught.value.message
+    with other.write():
+        pass
+
+
+def test_a_writer_that_reads_the_log_is_alone_with_it(database: Database, other: Database) -> None:
+    """`holds_appends` keeps appends out, and waits for those that run; appends run beside each other."""
+    with database.append(), other.append():
+        pass
+    with database.write(holds_appends=True), pytest.raises(UnavailableError), other.append():
+        raise AssertionError("an append beside it")
+    with database.append(), pytest.raises(UnavailableError), other.write(holds_appends=True):
+        raise AssertionError("beside an append")
+
+
+def test_a_reader_sees_one_state_and_writes_nothing(database: Database, other: Database) -> None:
+    """What another host commits during a read is not seen by it; a write in it is refused."""
+    with database.read() as connection:
+        assert connection.scalar(COUNT) == 0
+        with other.write() as writing:
+            writing.execute(insert(schema.spool_positions).values(file="f", offset=1))
+        assert connection.scalar(COUNT) == 0
+    with pytest.raises(UnavailableError, match="read-only"), database.read() as connection:
+        connection.execute(insert(schema.spool_positions).values(file="g", offset=1))
+    with database.read() as connection:
+        assert connection.scalar(COUNT) == 1
+
+
+def test_every_wait_is_bounded_by_the_setting(database: Database) -> None:
+    """Locks by `busy_timeout_s`, statements by twelve times that; an upgrade takes what it takes."""
+    shown = text("SELECT current_setting('lock_timeout'), current_setting('statement_timeout')")
+    for transaction in (database.read, database.write, database.append):
+        with transaction() as connection:
+            assert tuple(connection.execute(shown).one()) == ("200ms", "2400ms")
+    with database.upgrade() as connection:
+        assert tuple(connection.execute(shown).one()) == ("200ms", "0")
+
+
+def test_the_migrations_lead_to_the_schema(database: Database) -> None:
+    """What the migrations make is what schema.py says, and its text compares by bytes."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    with database.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+        assert stored_revision(connection) == schema.HEAD
+        indexes = set(connection.scalars(text("SELECT indexname FROM pg_indexes WHERE schemaname = 'public'")))
+        foreign = connection.execute(
+            text(
+                "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public' AND "
+                "table_name IN ('predictions', 'outcomes', 'audit_events', 'endpoints') AND data_type IN "
+                "('character varying', 'text') AND collation_name IS DISTINCT FROM 'C'"
+            )
+        ).all()
+    assert {index.name for table in schema.metadata.tables.values() for index in table.indexes} <= indexes
+    assert foreign == []
+
+
+def test_the_migrations_can_be_undone_and_done_again(database: Database) -> None:
+    """Down to nothing and up again, with one transaction each."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    with database.upgrade() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+    with database.read() as connection:
+        tables = connection.scalars(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).all()
+    assert tables == ["alembic_version"]
+    upgrade_to_head(database)
+    database.ping()
+
+
+def test_hosts_that_start_at_once_upgrade_once(postgres: Server) -> None:
+    """Four of them meet an empty database: one migrates, the others find its work."""
+    url, gate = postgres.empty(), threading.Barrier(4)
+
+    def start(_number: int) -> str | None:
+        host = Database(url, 30)
+        try:
+            gate.wait(30)
+            upgrade_to_head(host)
+            with host.read() as connection:
+                return stored_revision(connection)
+        finally:
+            host.close()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(start, range(4))) == [schema.HEAD] * 4
+
+
+def test_a_forked_child_has_connections_of_its_own(database: Database) -> None:
+    """Parent and child both write after a fork, over sockets of their own."""
+    database.ping()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with database.write() as connection:
+                connection.execute(insert(schema.spool_positions).values(file="child", offset=1))
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with database.write() as connection:
+        connection.execute(insert(schema.spool_positions).values(file="parent", offset=1))
+        assert connection.scalar(COUNT) == 2
+
+
+def test_the_view_for_bi_tools_is_that_of_sqlite(database: Database) -> None:
+    """`prediction_log` has these columns in this order, with the time as the log shows it."""
+    SqlRecordSink(database).store([prediction_record(at=1_700_000_000.000042)], SpoolPosition("f", 1))
+    with database.read() as connection:
+        row = connection.execute(text("SELECT * FROM prediction_log")).mappings().one()
+    assert " ".join(row) == (
+        "id time request_id client key_id endpoint model version arm status code rows inputs outputs "
+        "queue_us compute_us total_us request_bytes answer_bytes subject flag"
+    )
+    assert row["time"] == SqlRecordLog(database).get("p1")["time"] == "2023-11-14T22:13:20.000042Z"
+
+
+def test_a_text_that_postgresql_cannot_hold_does_not_stop_the_drain(database: Database) -> None:
+    """A NUL becomes U+FFFD; the batch is stored, its other records as they are."""
+    records = [prediction_record("p1", subject="a\0b"), prediction_record("p2", subject="\\N\t\n")]
+    assert SqlRecordSink(database).store(records, SpoolPosition("f", 1)).inserted == 2
+    log = SqlRecordLog(database)
+    assert [log.get(name)["subject"] for name in ("p1", "p2")] == ["a\ufffdb", "\\N\t\n"]
+    assert log.count(RecordFilter()) == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [
+        ("postgresql:///db", True),
+        ("postgresql:///db?host=/run/postgresql", True),
+        ("postgresql://localhost/db", True),
+        ("postgresql://127.0.0.9/db", True),
+        ("postgresql://[::1]/db", True),
+        ("postgresql://db.example.com/db", False),
+        ("postgresql://10.0.0.1/db", False),
+        ("postgresql:///db?host=10.0.0.1", False),
+        ("postgresql://localhost/db?host=db.example.com", False),
+        ("postgresql://localhost/db?hostaddr=10.0.0.1", False),
+        ("postgresql:///db?host=localhost,db.example.com", False),
+    ],
+)
+def test_what_leaves_this_machine_is_verified(url: str, local: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that is neither loopback nor a socket gets verify-full with the system's authorities; what the URL names
+    stays as it is."""
+    monkeypatch.delenv("PGHOST", raising=False)
+    parsed = make_url(url)
+    assert is_local(parsed) is local
+    assert _connect_args(parsed, 5).get("sslmode") == (None if local else "verify-full")
+    named = _connect_args(parsed.update_query_dict({"sslmode": "require", "connect_timeout": "9"}), 5)
+    assert not {"sslmode", "sslrootcert", "connect_timeout"} & set(named)
+    bundled = _connect_args(parsed.update_query_dict({"sslrootcert": "/rds.pem"}), 5)
+    assert "sslrootcert" not in bundled
+
+
+def test_a_host_from_the_environment_is_verified_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PGHOST stands in for a host that the URL leaves out."""
+    monkeypatch.setenv("PGHOST", "db.example.com")
+    assert not is_local(make_url("postgresql:///db"))
+
+
+@pytest.mark.parametrize("url", ["postgresql://h", "postgresql+asyncpg://h/db", "postgresql+psycopg2://h/db"])
+def test_another_driver_or_no_database_is_a_wrong_setting(url: str) -> None:
+    """setting_invalid, before anything is connected."""
+    with pytest.raises(SettingsError) as caught:
+        Database(url, BUSY_TIMEOUT_S)
+    assert (caught.value.code, caught.value.detail["field"]) == ("setting_invalid", "database.url")
