@@ -49,18 +49,23 @@ class Server:
         self._run("pg_ctl", "-D", self._data, "-w", "-l", self._log, "-o", options, "start")
 
     def stop(self) -> None:
-        """Stops it at once."""
-        self._run("pg_ctl", "-D", self._data, "-m", "immediate", "-w", "stop")
+        """Stops it at once, if it runs."""
+        if "server is running" in self._run("pg_ctl", "-D", self._data, "status", may_fail=True):
+            self._run("pg_ctl", "-D", self._data, "-m", "immediate", "-w", "stop")
 
     def kill(self) -> None:
         """What kill -9 of all its processes leaves: nobody says goodbye."""
         parent = int((self._data / "postmaster.pid").read_text().split()[0])
+        os.kill(parent, signal.SIGSTOP)  # it forks nobody between the look at its children and their end
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
         for pid in (parent, *map(int, children)):
             os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + PATIENCE_S
         while any(_alive(pid) for pid in (parent, *map(int, children))):
             assert time.monotonic() < deadline, "the server outlives SIGKILL"
+            time.sleep(0.01)
+        # Where nobody reaps the dead, the number in it would pass for a running server's.
+        (self._data / "postmaster.pid").unlink()
 
     def url(self, database: str, login: str = "postgres") -> str:
         """How to reach a database in it."""
@@ -92,14 +97,15 @@ class Server:
         self.query(f"CREATE DATABASE {name} TEMPLATE {self._template}")
         return self.url(name)
 
-    def _run(self, program: str, *arguments: object) -> str:
+    def _run(self, program: str, *arguments: object, may_fail: bool = False) -> str:
         command = [*_as_somebody(), str(self._binaries / program), *map(str, arguments)]
         # Not a pipe: a server that pg_ctl leaves behind would keep it open.
         with tempfile.TemporaryFile("w+") as said:
             ran = subprocess.run(command, stdout=said, stderr=said, timeout=PATIENCE_S, cwd=self._folder, check=False)
             said.seek(0)
             text = said.read()
-        assert ran.returncode == 0, f"{program}: {text}"
+        log = self._log.read_text()[-2000:] if self._log.exists() else ""
+        assert may_fail or ran.returncode == 0, f"{program}: {text}{log}"
         return text
 
 
