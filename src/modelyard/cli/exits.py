@@ -65,6 +65,8 @@ _CODES: Mapping[str, Exit] = {
     "traffic_invalid": Exit.USAGE,
     "server_not_running": Exit.UNAVAILABLE,
     "server_unreachable": Exit.UNAVAILABLE,
+    "backup_exists": Exit.CONFLICT,
+    "folder_not_empty": Exit.CONFLICT,
 }
 
 _REMEDIES: Mapping[str, str] = {
@@ -80,6 +82,10 @@ _REMEDIES: Mapping[str, str] = {
     "prediction_not_found": "`modelyard predictions list` shows the newest.",
     "version_exists": "Publish under another --version, or without one for the next number.",
     "server_not_running": "Start one: `modelyard serve`.",
+    "backup_exists": "Choose another --out; old backups are yours to remove.",
+    "backup_too_new": "Restore it with the Modelyard that made it, or a newer one.",
+    "backup_damaged": "`modelyard backup verify BACKUP` names all that is wrong; take another backup.",
+    "folder_not_empty": "Choose another --data; `modelyard serve --data` follows.",
     "data_folder_in_use": "Use --server URL to speak with the server that has it.",
 }
 

@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predictions": ("modelyard.cli.predictions", "Read the prediction log."),
     "audit": ("modelyard.cli.audit", "Read and check the log of changes."),
     "retention": ("modelyard.cli.retention", "Say how long records stay, hold them, delete them by subject."),
+    "backup": ("modelyard.cli.backup.commands", "Back up a data folder, and check a backup."),
+    "restore": ("modelyard.cli.backup.restore", "Restore a backup into a new data folder."),
     "doctor": ("modelyard.cli.doctor", "Look at machine, folder and settings, with remedies."),
 }
 """Module and one-line help of each command, in the order of the help."""

@@ -39,7 +39,8 @@ ModelyardError
 │                                                 tls_file_unreadable tls_key_mismatch tls_certificate_expired
 ├── CommandError          the command line is     usage_invalid file_unreadable server_not_running
 │                         refused                 server_unreachable answer_unreadable conversion_unsupported
-│                                                 conversion_differs
+│                                                 conversion_differs backup_exists backup_damaged backup_foreign
+│                                                 backup_too_new backup_failed backup_unsupported folder_not_empty
 └── InternalError         our fault               internal
 
 Core knows no HTTP: `http/errors.py` alone maps families to statuses.
@@ -188,7 +189,8 @@ class CommandError(ModelyardError):
 
     codes = _codes(
         "usage_invalid file_unreadable server_not_running server_unreachable answer_unreadable conversion_unsupported "
-        "conversion_differs"
+        "conversion_differs backup_exists backup_damaged backup_foreign backup_too_new backup_failed "
+        "backup_unsupported folder_not_empty"
     )
 
 

@@ -1,0 +1,1 @@
+"""`modelyard backup` and `modelyard restore`."""
