@@ -40,7 +40,7 @@ def run_drain(settings: Settings, parent_pid: int) -> None:
         settings.journal,
         SystemClock(),
         max_body_bytes=settings.http.max_body_bytes,
-        breathe=rank.give_way,
+        breathe=rank.between_records,
         judge=rank.judge,
         note=kept.note,
     )

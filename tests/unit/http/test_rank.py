@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from modelyard.http.processes.rank import Rank
+from modelyard.http.processes.rank import LOOK_EVERY, MOST_REST_S, Rank, _run_and_wait_ns
 
 
 @pytest.fixture
@@ -40,3 +40,53 @@ def test_an_old_record_makes_it_an_equal_too() -> None:
     for age_s in (119.0, 121.0, 61.0, 59.0):
         rank.judge(0.0, age_s)
     assert places == [True, False, True]
+
+
+class Core:
+    """What the kernel counts, and the rests that were taken, in seconds."""
+
+    def __init__(self) -> None:
+        self.ran = self.waited = 0
+        self.rests: list[float] = []
+
+    def rank(self) -> Rank:
+        return Rank(120.0, lambda _: None, lambda: (self.ran, self.waited), self.rests.append)
+
+    def work(self, rank: Rank, ran_ms: float, waited_ms: float) -> None:
+        """A hundred records, which took and waited so long."""
+        self.ran += int(ran_ms * 1e6)
+        self.waited += int(waited_ms * 1e6)
+        for _ in range(LOOK_EVERY):
+            rank.between_records()
+
+
+def test_it_rests_where_the_workers_need_the_core() -> None:
+    """Who waited longer than it ran rests nine times as long as it ran, half a second at most; who waited less goes
+    on; each look counts from the one before."""
+    core = Core()
+    rank = core.rank()
+    core.work(rank, 3, 2)
+    assert core.rests == []
+    core.work(rank, 3, 4)
+    assert core.rests == [pytest.approx(0.027)]
+    core.work(rank, 200, 900)
+    assert core.rests[1:] == [MOST_REST_S]
+    core.work(rank, 3, 2)
+    assert len(core.rests) == 2
+
+
+def test_an_equal_never_rests() -> None:
+    """A spool that is half full is emptied, whoever waits."""
+    core = Core()
+    rank = core.rank()
+    rank.judge(0.6, 0.0)
+    core.work(rank, 1, 100)
+    assert core.rests == []
+
+
+def test_the_kernel_counts_it() -> None:
+    """The real counts: a thread that works for a while ran longer than before."""
+    before = _run_and_wait_ns()
+    sum(range(2_000_000))
+    after = _run_and_wait_ns()
+    assert after[0] > before[0] or (before, after) == ((0, 0), (0, 0))
