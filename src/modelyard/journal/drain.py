@@ -224,12 +224,15 @@ class Drain:
         batch.bytes += record.request_bytes + record.answer_bytes
 
     def _store(self, batch: _Batch, tally: _Tally) -> None:
-        if self._failures >= PATIENCE:
+        end = batch.items[-1][1].end
+        try:
+            self._store_records(batch.file, [record for record, _ in batch.items], end, tally)
+        except _StoreFailed:
+            if self._failures < PATIENCE:
+                raise
+            self._ask(self._sink.position, batch.file)  # away all the time, or does it refuse a record?
             for item in batch.items:
                 self._store_single(batch.file, *item, tally)
-        else:
-            end = batch.items[-1][1].end
-            self._store_records(batch.file, [record for record, _ in batch.items], end, tally)
         tally.bytes += batch.bytes
         if self._judge is not None:
             age_s = self._clock.now() - batch.items[0][0].header.at_ns / 1e9
