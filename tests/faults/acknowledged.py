@@ -120,13 +120,14 @@ class Server:
         """Publishes the model as `cancer` and makes a key; the same model a second time is a copy of that folder."""
         known = _prepared.get(content)
         if known is None:
-            known = _prepared[content] = (self._prepare(content), Path(tempfile.mkdtemp(prefix="modelyard-prepared-")))
+            known = _prepared[content] = (self.publish(content), Path(tempfile.mkdtemp(prefix="modelyard-prepared-")))
             shutil.copytree(self.data, known[1] / "data")
         else:
             shutil.copytree(known[1] / "data", self.data)
         return known[0]
 
-    def _prepare(self, content: bytes) -> str:
+    def publish(self, content: bytes) -> str:
+        """Publishes the model as `cancer` and makes a key."""
         model = self._folder / "model.onnx"
         model.write_bytes(content)
         self.command("publish", "cancer", model)

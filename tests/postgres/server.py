@@ -64,8 +64,9 @@ class Server:
         while any(_alive(pid) for pid in (parent, *map(int, children))):
             assert time.monotonic() < deadline, "the server outlives SIGKILL"
             time.sleep(0.01)
-        # Where nobody reaps the dead, the number in it would pass for a running server's.
+        # Where nobody reaps the dead, the number in these would pass for a running server's.
         (self._data / "postmaster.pid").unlink()
+        (self._folder / f".s.PGSQL.{self.port}.lock").unlink()
 
     def url(self, database: str, login: str = "postgres") -> str:
         """How to reach a database in it."""

@@ -1,0 +1,78 @@
+"""kill -9 of the database server, while callers ask (F1): predictions go on into the spool, and all of them drain."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from acknowledged import Callers, Server, balance, breast_cancer, until
+
+from postgres.server import Server as Postgres
+from postgres.server import serving
+
+SEED = 20261128
+KILLS = 3
+WITHIN_S = 30.0
+
+
+@pytest.fixture
+def database() -> Iterator[Postgres]:
+    """A PostgreSQL that may be killed."""
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def server(tmp_path: Path, database: Postgres) -> Iterator[Server]:
+    """Two workers, not started; ended at the end."""
+    settings = {"MODELYARD_DATABASE__URL": database.empty(), "MODELYARD_DATABASE__BUSY_TIMEOUT_S": "2"}
+    made = Server(tmp_path, settings=settings)
+    yield made
+    made.end()
+
+
+def test_predictions_go_on_without_their_database(server: Server, database: Postgres, tmp_path: Path) -> None:
+    """F1 P1 P11: the server of the database dies three times under load; callers are answered meanwhile, and once it is
+    back every acknowledged prediction is stored within half a minute, exactly once."""
+    chance = random.Random(SEED)
+    callers = Callers(server, server.publish(breast_cancer().content), breast_cancer(), seed=SEED)
+    server.start()
+    callers.start()
+    outages = []
+    try:
+        for _ in range(KILLS):
+            goal = len(callers.acknowledged) + chance.randrange(50, 200)
+            until(lambda goal=goal: len(callers.acknowledged) >= goal, WITHIN_S, "callers are answered")
+            time.sleep(chance.random() * 0.1)  # the point: anywhere in a transaction of the drain
+            failures = server.log.read_text().count("drain.store_failed")
+            database.kill()
+            goal, begun = len(callers.acknowledged) + 100, time.monotonic()
+            until(lambda goal=goal: len(callers.acknowledged) >= goal, WITHIN_S, "callers are answered without it")
+            until(
+                lambda seen=failures: server.log.read_text().count("drain.store_failed") > seen,
+                WITHIN_S,
+                "the drain notices",
+            )
+            database.start()
+            outages.append(time.monotonic() - begun)
+    finally:
+        callers.stop()
+    def stored() -> bool:
+        count = json.loads(server.command("predictions", "count", "--status", "2", "--json"))["count"]
+        return int(count) >= len(callers.acknowledged)
+
+    drained_s = until(stored, WITHIN_S, "all of it is stored")
+    assert server.stop() == 0
+    books = balance(server, callers, tmp_path / "log.jsonl")
+    print(
+        f"\nkills {KILLS}, seed {SEED}: requests {callers.requests}, cut {callers.cut}, acknowledged "
+        f"{len(callers.acknowledged)}, logged {books.logged}, lost {len(books.missing)}, doubled {len(books.twice)}; "
+        f"outages {', '.join(f'{took:.1f} s' for took in outages)}; all stored {drained_s:.1f} s after the last"
+    )
+    assert callers.wrong == []
+    assert (books.twice, books.missing, books.different) == ([], [], [])
+    assert callers.cut == 0
