@@ -45,6 +45,8 @@ BODIES = {
     "/v1/keys": b'{"client": "intruder"}',
     "/v1/predictions/{id}/outcome": b'{"value": 1}',
     "/v1/outcomes": b'[{"id": "x", "value": 1}]',
+    "/v1/retention/holds": b'{"reason": "a case"}',
+    "/v1/retention/erasures": b'{"subject": "nobody"}',
 }
 """Good bodies, where who may come in depends on more than the path."""
 FORM = {"error", "code", "detail", "request_id"}
