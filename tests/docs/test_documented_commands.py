@@ -173,14 +173,15 @@ def test_every_page_with_commands_is_run() -> None:
 
 @pytest.mark.parametrize("page", ["docs/guides/operate.md", "docs/guides/behind-a-proxy.md"])
 def test_the_configuration_of_the_guide_is_accepted(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The TOML example loads, and says what it seems to say."""
-    (example,) = fenced(page, "toml")
+    """The page's TOML examples load together, and say what they seem to say."""
+    example = "\n".join(fenced(page, "toml"))
     config = tmp_path / "modelyard.toml"
     config.write_text(example)
     monkeypatch.setenv("MODELYARD_CONFIG", "")  # restored afterwards: loading sets it
     settings = load_settings(config)
     if page.endswith("operate.md"):
         assert (settings.workers, settings.limits.default_rate, settings.journal.durability) == (4, "200/s", "host")
+        assert str(settings.database.url).startswith("postgresql://modelyard@")
     else:
         assert (settings.http.root_path, settings.http.trusted_proxies) == ("/models", ("127.0.0.1/32",))
 
