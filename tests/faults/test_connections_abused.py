@@ -184,6 +184,7 @@ def idle(stocked: Stocked, key: str, count: int) -> None:
     with many_files(count + 1000):
         server = stocked(workers=1)
         (pid,) = server.worker_pids()
+        assert server.ask("GET", "/v1/models").status == 200  # the management application is there from now on
         alone = median_ms(server, key, 100)
         before = memory_bytes(pid)
         good = request(CANCER, body(), key=key)

@@ -61,14 +61,14 @@ class Core:
 
 
 def test_it_rests_where_the_workers_need_the_core() -> None:
-    """Who waited longer than it ran rests nine times as long as it ran, half a second at most; who waited less goes
-    on; each look counts from the one before."""
+    """Who waited longer than it ran rests four times as long as it ran, a quarter of a second at most; who waited less
+    goes on; each look counts from the one before."""
     core = Core()
     rank = core.rank()
     core.work(rank, 3, 2)
     assert core.rests == []
     core.work(rank, 3, 4)
-    assert core.rests == [pytest.approx(0.027)]
+    assert core.rests == [pytest.approx(0.012)]
     core.work(rank, 200, 900)
     assert core.rests[1:] == [MOST_REST_S]
     core.work(rank, 3, 2)

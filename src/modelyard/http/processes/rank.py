@@ -7,7 +7,7 @@ every 20 microseconds; a call costs 0.2).
 
 Nor is that enough where a step of the drain is long, as the JSON of a hundred rows is: nothing inside it gives way. So
 the drain looks now and then whether it waited for the core longer than it had it (the kernel counts both), and if so
-it rests for nine times as long as it ran: at most a tenth of the core while workers need most of it.
+it rests for four times as long as it ran: at most a fifth of the core while workers need most of it.
 
 If the spool fills up, or its oldest record becomes old, the drain takes part as an equal until it has caught up: an
 answer that is late is better than one that must be refused because the spool is full. An equal gives way no longer:
@@ -28,7 +28,7 @@ URGENT_SHARE, CALM_SHARE = 0.5, 0.25
 
 LOOK_EVERY = 100
 """Records between two looks at the kernel's counts: a few milliseconds of work, and a look takes five microseconds."""
-REST_TIMES, MOST_REST_S = 9.0, 0.5
+REST_TIMES, MOST_REST_S = 4.0, 0.25
 SCHEDSTAT = Path("/proc/thread-self/schedstat")
 """Nanoseconds that this thread ran, and that it waited on a run queue (Linux, Documentation/scheduler/sched-stats)."""
 
