@@ -24,7 +24,7 @@ from modelyard.routing.table import RoutingTable
 
 log = structlog.get_logger()
 
-RING_INTERVAL_S = 0.05
+RING_INTERVAL_S = 0.01
 """How often the loop looks whether the board was rung: a read of eight bytes."""
 RETRY_S = 5.0
 """How long after a load that left out a version with traffic the loader is asked again."""

@@ -115,7 +115,7 @@ class Board:
                 live.append(version)
         return min(live) if live else None
 
-    def wait_applied(self, version: int, timeout_s: float, poll_s: float = 0.01) -> bool:
+    def wait_applied(self, version: int, timeout_s: float, poll_s: float = 0.002) -> bool:
         """Rings, and waits until every live worker answers by `version` or newer. True if they do (or none lives)."""
         self.ring()
         deadline = time.monotonic() + timeout_s
