@@ -29,9 +29,9 @@ demo: $(VENV)/.demo ## Two models, one server, every claim checked on real data 
 	@$(BIN)/modelyard demo
 
 # Each is the name of a command, and of its package where that is another one.
-SYSTEM_PACKAGES := wrk strace curl faketime nodejs nginx:nginx-light
+SYSTEM_PACKAGES := wrk strace curl faketime nodejs nginx:nginx-light initdb:postgresql
 system:
-	@missing=""; for p in $(SYSTEM_PACKAGES); do PATH="$$PATH:/usr/sbin" command -v $${p%%:*} >/dev/null || missing="$$missing $${p##*:}"; done; \
+	@missing=""; for p in $(SYSTEM_PACKAGES); do PATH="$$PATH:/usr/sbin:$$(echo /usr/lib/postgresql/*/bin | tr ' ' :)" command -v $${p%%:*} >/dev/null || missing="$$missing $${p##*:}"; done; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	  else echo "Some tests are skipped without:$$missing (apt-get install$$missing)"; fi; fi

@@ -277,7 +277,9 @@ def plot(found: dict[str, Any], path: Path) -> None:
     lower.set_yscale("log")
     lower.set_title("milliseconds from the moment a request was due", loc="left", fontsize=10)
     lower.set_xlabel("offered load, times capacity")
-    lower.set_xticks(factors)
+    lower.set_xscale("log")
+    lower.set_xticks(factors, [f"{factor:g}" for factor in factors])
+    lower.minorticks_off()
     lower.legend(frameon=False, fontsize=8)
     for axes in (upper, lower):
         axes.spines[["top", "right"]].set_visible(False)

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from objectstore.emulator import Emulator, emulated
 from postgres.server import Server, serving
@@ -28,6 +29,17 @@ def postgres() -> Iterator[Server]:
     """A PostgreSQL server of our own."""
     with serving() as running:
         yield running
+
+
+@pytest.fixture
+def fresh_logging() -> Iterator[None]:
+    """Events go nowhere, and no logging is set up for the next test."""
+    before = structlog.get_config() if structlog.is_configured() else None
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    yield
+    structlog.reset_defaults()
+    if before is not None:
+        structlog.configure(**before)
 
 
 @pytest.hookimpl(wrapper=True)

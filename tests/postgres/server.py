@@ -137,7 +137,7 @@ def serving() -> Iterator[Server]:
     """A server that runs, and is gone afterwards."""
     binaries = _binaries()
     if binaries is None:
-        pytest.skip("no PostgreSQL on this machine (initdb, pg_ctl)")
+        pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
     folder = Path(tempfile.mkdtemp(prefix="modelyard-pg-"))
     try:
         if os.getuid() == 0:

@@ -73,7 +73,9 @@ def run(
     if as_json:
         print_json(done)
     elif dry_run:
-        say(f"{done['predictions']} records and {done['quarantined']} set aside would go; {done['held']} are held.")
+        _say_what_would_go(done)
+    elif not (done["put_off"] or done["predictions"] or done["outcomes"] or done["quarantined"]):
+        say("Nothing is due.")
     elif not done["put_off"]:
         say(
             f"Deleted {done['predictions']} records with {done['outcomes']} outcomes, and {done['quarantined']} that "
@@ -154,8 +156,9 @@ def erase(
     key: KeyText = None,
     as_json: AsJson = False,
 ) -> None:
-    """Delete what is stored about a subject: records, outcomes, answers kept for retries, and what is still on its way
-    into the log. What a legal hold keeps stays; backups made before still have it.
+    """Delete what is stored about a subject, and what is still on its way into the log.
+
+    Records, outcomes, and answers kept for retries go. What a legal hold keeps stays; backups made before have it too.
 
     Example: `modelyard retention erase --subject patient-17 --dry-run`
     """
@@ -168,12 +171,16 @@ def erase(
     if as_json:
         print_json(done)
     elif dry_run:
-        say(f"{done['predictions']} records and {done['quarantined']} set aside would go; {done['held']} are held.")
+        _say_what_would_go(done)
     else:
         say(
             f"Deleted {done['predictions']} records with {done['outcomes']} outcomes, {done['quarantined']} that were "
             f"set aside, {done['kept_answers']} kept answers. {done['held']} are held and stay."
         )
+
+
+def _say_what_would_go(due: dict[str, Any]) -> None:
+    say(f"{due['predictions']} records and {due['quarantined']} set aside would go; {due['held']} are held.")
 
 
 def _row(hold: dict[str, Any]) -> tuple[Any, ...]:

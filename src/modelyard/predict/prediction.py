@@ -43,7 +43,8 @@ class Prediction:
     ) -> None:
         self.call = call
         self.road = road
-        self.take_route(route)
+        self.route = route
+        self.servable: Servable = route.servable
         self.id = prediction_id
         self.request_id = request_id
         self.rate = rate
@@ -51,9 +52,8 @@ class Prediction:
         self.submitted_s = time.perf_counter()
 
     def take_route(self, route: Route) -> None:
-        """The version that answers; before its run, a compressed body may still turn out to name another."""
-        self.route = route
-        self.servable: Servable = route.servable
+        """Another version answers: a body that is read apart may name it, before its run."""
+        self.route, self.servable = route, route.servable
 
     @property
     def over(self) -> bool:

@@ -19,7 +19,7 @@ from modelyard.core.types import Array, Signature, Tensors, TensorSpec
 from modelyard.models.manifest import Manifest
 from modelyard.models.ports import Inspection
 from modelyard.runtimes.refusals import check_spec, extra_missing, nonempty, not_spoken, only_one, reason, unreadable
-from modelyard.runtimes.torch.archive import first_name
+from modelyard.runtimes.torch.archive import DAMAGED, first_name
 
 KIND = "scikit-learn (skops)"
 INPUT = "X"
@@ -105,7 +105,7 @@ def _is_skops(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return SCHEMA in archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except DAMAGED:
         # A zip whose directory is cut off: PyTorch's have a folder around everything, skops none.
         return "/" not in (first_name(path) or "")
 

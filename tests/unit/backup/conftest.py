@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from modelyard.auth.keys import KeyIssuer
 from modelyard.backup.create import create
@@ -19,16 +17,10 @@ from modelyard.testing import FakeClock, prediction_record, version_folder
 
 
 @pytest.fixture(autouse=True)
-def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def clean(monkeypatch: pytest.MonkeyPatch, fresh_logging: None) -> None:
     """No MODELYARD_* of the caller, no TMPDIR, and no logging set up for the next test."""
     for name in ("MODELYARD_DATA", "MODELYARD_CONFIG", "TMPDIR"):
         monkeypatch.delenv(name, raising=False)
-    before = structlog.get_config() if structlog.is_configured() else None
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    yield
-    structlog.reset_defaults()
-    if before is not None:
-        structlog.configure(**before)
 
 
 @pytest.fixture

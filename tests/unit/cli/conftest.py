@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 from cli_support import Run
 from typer.testing import CliRunner, Result
 
@@ -14,16 +12,10 @@ from modelyard.cli.main import app
 
 
 @pytest.fixture(autouse=True)
-def clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def clean(monkeypatch: pytest.MonkeyPatch, fresh_logging: None) -> None:
     """No MODELYARD_* of the caller, and no logging set up for the next test."""
     for name in ("DATA", "SERVER", "KEY", "DEBUG", "CONFIG"):
         monkeypatch.delenv(f"MODELYARD_{name}", raising=False)
-    before = structlog.get_config() if structlog.is_configured() else None
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    yield
-    structlog.reset_defaults()
-    if before is not None:
-        structlog.configure(**before)
 
 
 @pytest.fixture

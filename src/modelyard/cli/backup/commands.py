@@ -35,7 +35,7 @@ def create(
 ) -> None:
     """Back up a data folder, also beside a running server: database, artifacts, audit log, key of the redaction.
 
-    All that was answered before the call is in it. It is as private as the folder.
+    All that was answered before the call is in it, or counted where the log lags. It is as private as the folder.
 
     Example: `modelyard backup create --out backup-monday.tar`
     """

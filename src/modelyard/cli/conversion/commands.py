@@ -46,8 +46,8 @@ def convert(
 ) -> None:
     """Convert a model to ONNX, compare the answers of both, and say how much faster single rows are.
 
-    Without a sample the rows are made up. Nothing is written if the answers are further apart than the tolerance
-    (exit code 1, `conversion_differs`).
+    Without a sample the rows are made up. If the answers are further apart than the tolerance, nothing is written.
+
     Example: `modelyard convert model.ubj model.onnx --sample rows.csv`
     """
     check_source(source)

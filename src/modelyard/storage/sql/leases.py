@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Connection, Float, and_, cast, func, insert, literal_column, select, update
+from sqlalchemy import ColumnElement, Connection, and_, insert, select, update
 
 from modelyard.core.lease import Fence
 from modelyard.storage import refusals
@@ -10,8 +10,6 @@ from modelyard.storage.sql import schema
 from modelyard.storage.sql.database import Database
 
 _L = schema.leases.c
-_UNIX_EPOCH_DAYS = 2_440_587.5
-"""The Julian day of 1970-01-01T00:00Z (sqlite.org/lang_datefunc.html)."""
 
 
 class SqlLeases:
@@ -23,7 +21,7 @@ class SqlLeases:
     def acquire(self, name: str, holder: str, ttl_s: float) -> Fence | None:
         """The lease, if nobody else holds it now."""
         with self._database.write() as connection:
-            now = _now(connection)
+            now = self._now(connection)
             row = connection.execute(select(_L.holder, _L.token, _L.expires_at).where(_L.name == name)).one_or_none()
             if row is None:
                 values = {"name": name, "holder": holder, "token": 1, "expires_at": now + ttl_s}
@@ -40,13 +38,17 @@ class SqlLeases:
         with self._database.write() as connection:
             check_fence(connection, fence)
             held = update(schema.leases).where(_L.name == fence.name)
-            connection.execute(held.values(expires_at=_now(connection) + ttl_s))
+            connection.execute(held.values(expires_at=self._now(connection) + ttl_s))
 
     def release(self, fence: Fence) -> None:
         """Gives it back."""
         with self._database.write() as connection:
             held = update(schema.leases).where(_mine(fence))
             connection.execute(held.values(holder="", expires_at=0.0))
+
+    def _now(self, connection: Connection) -> float:
+        """The database's time, UNIX seconds."""
+        return float(connection.execute(select(self._database.dialect.now)).scalar_one())
 
 
 def check_fence(connection: Connection, fence: Fence | None) -> None:
@@ -59,14 +61,3 @@ def check_fence(connection: Connection, fence: Fence | None) -> None:
 
 def _mine(fence: Fence) -> ColumnElement[bool]:
     return and_(_L.name == fence.name, _L.token == fence.token)
-
-
-def _now(connection: Connection) -> float:
-    """The database's time, UNIX seconds."""
-    if connection.dialect.name == "sqlite":
-        clock = (func.julianday("now") - _UNIX_EPOCH_DAYS) * 86_400.0
-    elif connection.dialect.name == "postgresql":
-        clock = cast(func.extract("epoch", func.clock_timestamp()), Float)
-    else:
-        clock = func.unix_timestamp(func.now(literal_column("6")))
-    return float(connection.execute(select(clock)).scalar_one())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Engine, Insert, Table
+from sqlalchemy import ColumnElement, Connection, Engine, Insert, Table
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
@@ -61,6 +61,10 @@ class Dialect(Protocol):
 
     def refusal(self, error: DBAPIError) -> ModelyardError:
         """A failure in our words."""
+
+    @property
+    def now(self) -> ColumnElement[Any]:
+        """The database's own clock, UNIX seconds."""
 
     @property
     def prediction_log_views(self) -> dict[int, str]:

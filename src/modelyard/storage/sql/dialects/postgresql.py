@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event
+from sqlalchemy import ColumnElement, Connection, Engine, Float, Insert, Table, cast, create_engine, event, func
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
@@ -111,6 +111,11 @@ class PostgreSQL:
     def refusal(self, error: DBAPIError) -> ModelyardError:
         """By the SQLSTATE: the server's text may hold hosts and users, and comes in its own language."""
         return refusals.later(error)
+
+    @property
+    def now(self) -> ColumnElement[Any]:
+        """See Dialect."""
+        return cast(func.extract("epoch", func.clock_timestamp()), Float)
 
     @property
     def prediction_log_views(self) -> dict[int, str]:

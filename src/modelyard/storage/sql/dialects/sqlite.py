@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Engine, Insert, Table, create_engine, event
+from sqlalchemy import ColumnElement, Connection, CursorResult, Engine, Insert, Table, create_engine, event, func
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
@@ -34,6 +34,8 @@ _CACHE_KIB = 65_536
 _CHECKPOINT_PAGES = 4000
 """Pages in the WAL before it is copied back (32 MiB); fewer, larger checkpoints write hot index pages once."""
 
+_UNIX_EPOCH_DAYS = 2_440_587.5
+"""The Julian day of 1970-01-01T00:00Z (sqlite.org/lang_datefunc.html)."""
 _WAL_RETRY_S = 0.01
 _BREATHE_STEPS = 500
 """Steps of SQLite's virtual machine between two breaths."""
@@ -101,6 +103,11 @@ class SQLite:
         return UnavailableError(
             "store_unavailable", f"The database is not available: {error.orig}.", retry_after_s=RETRY_AFTER_S
         )
+
+    @property
+    def now(self) -> ColumnElement[Any]:
+        """See Dialect."""
+        return (func.julianday("now") - _UNIX_EPOCH_DAYS) * 86_400.0
 
     @property
     def prediction_log_views(self) -> dict[int, str]:
