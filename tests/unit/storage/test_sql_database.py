@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import event, insert, text
 
 from modelyard.core.errors import InternalError, ModelyardError, SettingsError, UnavailableError
 from modelyard.core.settings import DatabaseSettings, LimitsSettings, Settings
@@ -371,3 +371,23 @@ def test_a_full_disk_is_store_unavailable(database: Database) -> None:
     assert (log.count(RecordFilter()), sink.position("f")) == (0, 0)
     database.close()  # the next connection has its bound of pages back
     assert sink.store(large, SpoolPosition("f", 1)).inserted == 20
+
+
+def test_writers_of_one_process_wait_in_line(database: Database) -> None:
+    """D7: who would change while another thread does waits for it here and does not ask SQLite, where those that come
+    later could pass it until its time is over. Who waits too long is told so, and its turn comes as before."""
+    hasty = Database(database.engine.url.render_as_string(), 0.05)
+    begun: list[str] = []
+    event.listen(hasty.engine, "begin", lambda _: begun.append("begin"))
+
+    def change() -> None:
+        with hasty.write() as connection:
+            connection.execute(text("SELECT 1"))
+
+    with ThreadPoolExecutor(1) as other:
+        with hasty.write(), pytest.raises(UnavailableError) as caught:
+            other.submit(change).result(60)
+        assert "Too many changes wait" in caught.value.message
+        assert begun == ["begin"]
+        other.submit(change).result(60)
+    hasty.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -33,6 +34,7 @@ class Database:
         if breathe is not None:
             self.dialect.breathe_often(self._engine, breathe)
         self._pid = os.getpid()
+        self._turn = threading.Lock()
 
     def open(self) -> None:
         """Makes the database ready for transactions; SettingsError("setting_invalid" | "data_folder_unusable"),
@@ -67,13 +69,30 @@ class Database:
 
     @contextmanager
     def _transaction(self, kind: Kind) -> Iterator[Connection]:
-        with self._in_our_words(), self.engine.connect() as connection:
+        engine = self.engine
+        with self._in_our_words(), self._own_turn(kind), engine.connect() as connection:
             connection.execution_options(**{KIND: kind})
             connection.info.pop(_AFTER_COMMIT, None)
             with connection.begin():
                 yield connection
             for act in connection.info.pop(_AFTER_COMMIT, ()):
                 act()
+
+    @contextmanager
+    def _own_turn(self, kind: Kind) -> Iterator[None]:
+        """Those that write alone wait for each other in this process first. SQLite lets waiters try again and again
+        instead, ever more seldom, and of many some are passed until their time is over."""
+        if kind in (Kind.READ, Kind.APPEND):
+            yield
+            return
+        if not self._turn.acquire(timeout=self._busy_timeout_s):
+            raise UnavailableError(
+                "store_unavailable", "Too many changes wait for the database.", retry_after_s=RETRY_AFTER_S
+            )
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def forget_past(self) -> None:
         """Has what was deleted leave the database's own journal too, as far as that can be done now."""
@@ -97,6 +116,7 @@ class Database:
         the process."""
         if self._pid != os.getpid():
             self._engine.dispose(close=False)
+            self._turn = threading.Lock()  # a thread that is not here may have held it
             self._pid = os.getpid()
         return self._engine
 
