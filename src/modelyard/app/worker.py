@@ -260,7 +260,7 @@ def _gate(predictor: Predictor) -> Any:
             presented_key(request.headers.raw), request.client.host if request.client else ""
         )
         try:
-            request.scope["state"]["rate"] = predictor.take(principal)
+            request.scope["state"]["rate"] = await predictor.take(principal)
         except LimitError as error:
             told = error.detail
             request.scope["state"]["rate"] = RateState(told["limit"], told["remaining"], told["reset_s"])

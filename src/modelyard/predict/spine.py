@@ -15,12 +15,10 @@ from typing import Any
 
 from modelyard.auth.table import KeyTable, Principal
 from modelyard.batching.batcher import Batcher
-from modelyard.codec.compression import compress
 from modelyard.core.call import Answer, Call, ErrorRenderer, RateState
-from modelyard.core.errors import AuthenticationError, InternalError, ModelyardError, OverloadError, UnavailableError
+from modelyard.core.errors import AuthenticationError, InternalError, ModelyardError, UnavailableError
 from modelyard.core.settings import Settings
 from modelyard.core.types import CodecBounds, DecodedRequest, Surface, SurfaceCodec
-from modelyard.journal.frame import frame_of
 from modelyard.limits.admission import Permits
 from modelyard.limits.clients import ClientLimits
 from modelyard.limits.failures import FailedAttempts
@@ -36,14 +34,13 @@ from modelyard.predict.prediction import (
     timed_out,
 )
 from modelyard.predict.replay import Replays
-from modelyard.predict.road import Road, Roads, is_read_apart, split_route, standing
+from modelyard.predict.road import Road, Roads, is_read_apart, split_route
+from modelyard.predict.sealing import render, seal, seal_broken
 from modelyard.routing.table import Route, RoutingTable
 
 REFUSED_AFTER_S = 0.005
 """A turn that cannot be recorded is refused after this pause. Callers that try again at once would else keep the core
 busy with refusals, and the drain, which alone can end this, gets too little of it."""
-CLIENT_GONE = 499
-"""Status of a record whose caller left before the answer (nginx's number); never sent."""
 
 
 class Predictor:
@@ -84,6 +81,7 @@ class Predictor:
         self._journal = journal
         self._commit = commit
         self._next_id = next_id
+        self._new: Callable[..., Prediction] = Prediction
         self.used: set[str] = set()
         self._note = note
         self._replays = replays
@@ -146,16 +144,16 @@ class Predictor:
             if prediction.client_permit and self.clients is not None:
                 self.clients.release(prediction.road.principal.slot)
             try:
-                self._seal(prediction, parts, now_s)
+                seal(prediction, parts, now_s, self._render_error)
             except Exception:
-                self._seal_broken(prediction, parts, now_s)
+                seal_broken(prediction, parts, now_s, self._render_error)
         try:
             self._journal.append(parts)
         except Exception as error:
             refusal = error if isinstance(error, ModelyardError) else broken(turn[0].request_id)
             for prediction in turn:
                 prediction.error = refusal
-                self._render(prediction)
+                render(prediction, self._render_error)
             pause_s = REFUSED_AFTER_S if refusal is error else 0.0
             self._loop.call_later(pause_s, self._deliver, turn)
             return
@@ -172,7 +170,7 @@ class Predictor:
         """What a caller without a good key hears; past so many tries from its address, only that."""
         return error if self._attempts is None or not address else self._attempts.refusal(address) or error
 
-    def take(self, principal: Principal) -> RateState:
+    async def take(self, principal: Principal) -> RateState:
         """One request of the client's allowance; LimitError. Also used by every authenticated route."""
         return take_one(self._counter, principal)
 
@@ -194,8 +192,15 @@ class Predictor:
 
     def _admit(self, arrived: Sequence[Call]) -> None:
         """Each to the batcher, to the decoder's thread, or refused. The limit is taken once per client and turn."""
+        at_ns = time.time_ns()
+        admitted, asked = self._recognise(arrived)
+        grants = {principal: grant(self._counter, principal, count) for principal, count in asked.items()}
+        self._enter(admitted, grants, at_ns)
+
+    def _recognise(self, arrived: Sequence[Call]) -> tuple[list[tuple[Call, Road]], dict[Principal, int]]:
+        """Those whose keys are good, with their roads, and how many each key sent; the others are refused."""
         known = self._roads.known
-        now_s, at_ns = time.time(), time.time_ns()
+        now_s = time.time()
         admitted: list[tuple[Call, Road]] = []
         asked: dict[Principal, int] = {}
         for call in arrived:
@@ -206,8 +211,11 @@ class Predictor:
                     continue
             admitted.append((call, road))
             asked[road.principal] = asked.get(road.principal, 0) + 1
-        grants = {principal: grant(self._counter, principal, count) for principal, count in asked.items()}
         self.used.update([principal.key_id for principal in asked])
+        return admitted, asked
+
+    def _enter(self, admitted: Sequence[tuple[Call, Road]], grants: Mapping[Principal, Grant], at_ns: int) -> None:
+        """As many of each key's requests as were granted become predictions, in the order in which they came."""
         groups: dict[Any, list[Prediction]] = {}
         for call, road in admitted:
             try:
@@ -260,7 +268,7 @@ class Predictor:
             self._refuse(call, over, told(over, rate), road.principal.client)
             return None
         request_id = request_id_of(call.head.caller_request_id, prediction_id)
-        prediction = Prediction(call, road, route, prediction_id, request_id, rate, at_ns)
+        prediction = self._new(call, road, route, prediction_id, request_id, rate, at_ns)
         prediction.client_permit = bounded and road.principal.concurrency is not None
         self.in_flight.add(prediction)
         if not self._permits.take():
@@ -331,58 +339,6 @@ class Predictor:
             call.answer(Answer(status, body, request_id, rate=rate, retry_after_s=error.retry_after_s))
 
     # Journal, answer
-
-    def _seal(self, prediction: Prediction, parts: list[bytes], now_s: float) -> None:
-        """Makes the answer and its frame; a caller that left gets a record that says so."""
-        call, error, request = prediction.call, prediction.error, prediction.request
-        gone = error is None and call.gone
-        code = "client_gone" if gone else "" if error is None else error.code
-        subject = call.head.subject or request.subject or ""
-        texts = (code, subject, call.head.idempotency) if code or subject or call.head.idempotency else None
-        self._render(prediction)
-        length, rows, submitted_s = prediction.header_length, request.rows, prediction.submitted_s
-        started_s = prediction.started_s
-        queue_us = int((started_s - submitted_s) * 1e6) if started_s else 0
-        prediction_id = prediction.id.encode()
-        # Refused for want of room, it was not read; keeping it would cost most when there is least.
-        body = b"" if isinstance(error, OverloadError) else call.body
-        parts += frame_of(
-            prediction_id, prediction.at_ns, CLIENT_GONE if gone else prediction.status, len(request.items) or rows,
-            (queue_us, int((prediction.ended_s - started_s) * 1e6), int((now_s - submitted_s) * 1e6)),
-            -1 if length is None else length,
-            prediction_id if prediction.request_id is prediction.id else prediction.request_id.encode(),
-            texts,
-            prediction.road.standing or standing(call.head, prediction.road.principal, prediction.route),
-            body, prediction.body,
-        )  # fmt: skip
-
-    def _seal_broken(self, prediction: Prediction, parts: list[bytes], now_s: float) -> None:
-        """The answer could not be made or framed: the caller hears that, and the record too if it can be written."""
-        prediction.error = broken(prediction.request_id)
-        with suppress(Exception):
-            self._seal(prediction, parts, now_s)
-            return
-        self._render(prediction, plain=True)
-
-    def _render(self, prediction: Prediction, plain: bool = False) -> None:
-        error, body = prediction.error, prediction.body
-        if error is not None:
-            prediction.status, body = self._render_error(error, prediction.request_id)
-            prediction.body, prediction.header_length = body, None
-        accepted, encoding = prediction.call.head.accept_encoding, None
-        if accepted is not None and not plain:
-            body, encoding = compress(body, accepted)
-        prediction.answer = Answer(
-            prediction.status,
-            body,
-            prediction.request_id,
-            prediction.header_length,
-            prediction.id,
-            prediction.servable.version,
-            prediction.rate,
-            None if error is None else error.retry_after_s,
-            encoding,
-        )
 
     def _deliver(self, turn: Sequence[Prediction]) -> None:
         if self._replays is not None and self._replays.running:

@@ -25,7 +25,7 @@ from modelyard.journal.commit import commit_at_once
 from modelyard.journal.frame import MARK, read_frames
 from modelyard.journal.ids import PredictionIds
 from modelyard.journal.spool import SpoolBroken
-from modelyard.predict import Commit, Predictor, spine
+from modelyard.predict import Commit, Predictor, sealing
 from modelyard.predict.prediction import Prediction
 from modelyard.predict.spine import REFUSED_AFTER_S
 from modelyard.routing.ports import Endpoint
@@ -144,14 +144,14 @@ def test_a_connection_that_breaks_under_its_answer(place: int) -> None:
 @pytest.mark.parametrize("place", range(4))
 def test_an_answer_that_cannot_be_recorded(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The frame of one answer cannot be made: its caller hears `internal`, never the answer; the others get theirs."""
-    real, victim = spine.frame_of, b"%016x%010x" % (1, place)
+    real, victim = sealing.frame_of, b"%016x%010x" % (1, place)
 
     def encode(prediction_id: bytes, at_ns: int, status: int, *rest: Any) -> Any:
         if prediction_id == victim and status == 200:
             raise ValueError("a bug")
         return real(prediction_id, at_ns, status, *rest)
 
-    monkeypatch.setattr(spine, "frame_of", encode)
+    monkeypatch.setattr(sealing, "frame_of", encode)
 
     async def test(yard: Yard) -> None:
         calls = yard.ask(4)
@@ -169,7 +169,7 @@ def test_frames_that_can_never_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr(spine, "frame_of", fail)
+    monkeypatch.setattr(sealing, "frame_of", fail)
 
     async def test(yard: Yard) -> None:
         calls = yard.ask(3)
