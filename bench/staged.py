@@ -25,7 +25,7 @@ from modelyard.core.settings import Settings, load_settings
 from modelyard.http.connection.protocol import bind
 from modelyard.http.errors import render_error
 from modelyard.http.shared import Shared
-from modelyard.journal.commit import commit_at_once
+from modelyard.journal.durability.commit import commit_at_once
 from modelyard.journal.ids import PredictionIds
 from modelyard.journal.spool import SpoolWriter
 from modelyard.limits.gcra import SharedGcra

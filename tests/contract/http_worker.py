@@ -31,7 +31,7 @@ from modelyard.http.edge.tls import TlsContext
 from modelyard.http.errors import render_error
 from modelyard.http.shared import Shared
 from modelyard.http.twin import Door
-from modelyard.journal.commit import commit_at_once
+from modelyard.journal.durability.commit import commit_at_once
 from modelyard.journal.frame import MARK, read_frames
 from modelyard.journal.ids import PredictionIds
 from modelyard.limits.clients import ClientLimits

@@ -30,6 +30,13 @@ def test_a_batch_and_its_position_are_stored(stores: Stores) -> None:
     assert stores.log.count(ALL) == 5
 
 
+def test_records_may_come_from_no_spool(stores: Stores) -> None:
+    """`journal.durability = store`: without a position the records are stored as ever, and no file has one."""
+    assert stores.sink.store([prediction_record("p1")], None) == StoredBatch(1, 0, 0)
+    assert stores.sink.store([prediction_record("p1"), prediction_record("p2")], None) == StoredBatch(1, 1, 0)
+    assert (stores.log.count(ALL), stores.sink.position("f")) == (2, 0)
+
+
 def test_a_position_is_per_file_and_forgotten(stores: Stores) -> None:
     """Files do not share positions; an empty batch moves one; forgetting makes a file unknown again."""
     stores.sink.store([], SpoolPosition("a", 10))

@@ -27,10 +27,10 @@ def database() -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def server(tmp_path: Path, database: Postgres) -> Iterator[Server]:
+def server(request: pytest.FixtureRequest, tmp_path: Path, database: Postgres) -> Iterator[Server]:
     """Two workers, not started; ended at the end."""
     settings = {"MODELYARD_DATABASE__URL": database.empty(), "MODELYARD_DATABASE__BUSY_TIMEOUT_S": "2"}
-    made = Server(tmp_path, settings=settings)
+    made = Server(tmp_path, settings={**settings, **getattr(request, "param", {})})
     yield made
     made.end()
 
@@ -76,3 +76,39 @@ def test_predictions_go_on_without_their_database(server: Server, database: Post
     assert callers.wrong == []
     assert (books.twice, books.missing, books.different) == ([], [], [])
     assert callers.cut == 0
+
+
+@pytest.mark.parametrize("server", [{"MODELYARD_JOURNAL__DURABILITY": "store"}], indirect=True, ids=["store"])
+def test_without_a_spool_nobody_is_answered_meanwhile(server: Server, database: Postgres, tmp_path: Path) -> None:
+    """`journal.durability = store`: while the database is away nobody is answered with 200, once it is back callers
+    are, and each acknowledged prediction is a row of it at once, exactly once."""
+    chance = random.Random(SEED)
+    callers = Callers(server, server.publish(breast_cancer().content), breast_cancer(), seed=SEED)
+    server.start()
+    callers.start()
+    meanwhile = []
+    try:
+        for _ in range(KILLS):
+            goal = len(callers.acknowledged) + chance.randrange(50, 200)
+            until(lambda goal=goal: len(callers.acknowledged) >= goal, WITHIN_S, "callers are answered")
+            time.sleep(chance.random() * 0.05)  # the point: anywhere in a transaction
+            refused = server.log.read_text().count("journal.refused")
+            database.kill()
+            until(lambda seen=refused: server.log.read_text().count("journal.refused") > seen, WITHIN_S, "it is seen")
+            answered, asked = len(callers.acknowledged), callers.requests
+            until(lambda asked=asked: callers.requests >= asked + 40, WITHIN_S, "callers are refused")
+            meanwhile.append(len(callers.acknowledged) - answered)
+            database.start()
+    finally:
+        callers.stop()
+    count = json.loads(server.command("predictions", "count", "--status", "2", "--json"))["count"]
+    assert int(count) >= len(callers.acknowledged)
+    assert server.stop() == 0
+    books = balance(server, callers, tmp_path / "log.jsonl")
+    print(
+        f"\nkills {KILLS}, seed {SEED}: requests {callers.requests}, acknowledged {len(callers.acknowledged)}, logged "
+        f"{books.logged}, lost {len(books.missing)}, doubled {len(books.twice)}; answered meanwhile {meanwhile}"
+    )
+    assert meanwhile == [0] * KILLS
+    assert callers.wrong == []
+    assert (books.twice, books.missing, books.different) == ([], [], [])

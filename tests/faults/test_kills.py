@@ -19,6 +19,7 @@ STARTING_S = 10.0
 SUCCESSOR_WITHIN_S = 2.0
 READY_WITHIN_S = 30.0
 SHORT = ["parent"] * 2 + ["worker"] * 4 + ["drain"] * 4
+STORE = ["parent"] + ["worker"] * 3
 LONG = ["parent", "worker", "drain"] * 10
 
 
@@ -109,6 +110,17 @@ def test_acknowledged_predictions_survive_ten_kills(server: Server, tmp_path: Pa
     """Ten kills over parent, worker and drain under load: every acknowledged prediction is in the log exactly once
     with the answer that was given; successors come by themselves, orphans end."""
     run(server, tmp_path, SHORT, SEED)
+
+
+def test_what_the_database_acknowledged_survives_kills(tmp_path: Path) -> None:
+    """The same with `journal.durability = store`, where no spool lies between answer and database: after each kill, of
+    workers and the parent, all that was acknowledged is in the database before anything is drained."""
+    made = Server(tmp_path, settings={"MODELYARD_JOURNAL__DURABILITY": "store"})
+    try:
+        run(made, tmp_path, STORE, SEED + 3)
+        assert list((made.data / "spool").glob("*.spool")) == []
+    finally:
+        made.end()
 
 
 @pytest.mark.long

@@ -180,6 +180,17 @@ def test_interrupt_is_a_stop(serve: Serve) -> None:
         socket.create_connection(("127.0.0.1", server.port), timeout=2)
 
 
+def test_store_durability(serve: Serve) -> None:
+    """`journal.durability = store`: an answer that is here is a row of the database, at once; nothing is spooled."""
+    server, key = loaded(serve, settings={"journal.durability": "store"}, workers=2)
+    for row in range(20):
+        reply = server.ask("POST", CANCER, cancer_body(row).encode(), key=key)
+        assert reply.status == 200
+        record = server.ask("GET", f"/v1/predictions/{reply.headers['x-prediction-id']}")
+        assert (record.status, record.json["status"], record.json["rows"]) == (200, 200, 1)
+    assert list((server.data / "spool").glob("*.spool")) == []
+
+
 def test_host_durability(serve: Serve) -> None:
     """`journal.durability = host` answers, and every answer is in the log once."""
     server, key = loaded(serve, settings={"journal.durability": "host"})

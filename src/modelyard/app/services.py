@@ -59,6 +59,7 @@ def open_services(settings: Settings) -> Services:
         runtimes=RUNTIMES,
         publisher=Publisher(stores.registry, stores.artifacts, settings, clock, check_in_child),
         log=stores.log,
+        sink=stores.sink,
         audit=stores.audit,
         outcomes=OutcomeDesk(
             stores.outcomes, lambda ids: find_spooled(folder.spool, ids, stores.sink.position, clock), clock

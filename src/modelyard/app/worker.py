@@ -9,7 +9,8 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import msgspec
 import uvloop
@@ -21,6 +22,8 @@ from modelyard.app.usage import UsageKeeping
 from modelyard.auth.ports import KeySnapshot
 from modelyard.auth.table import KeyTable, Principal
 from modelyard.codec import CODECS
+from modelyard.codec.compression import decompress
+from modelyard.codec.log import decode_for_log
 from modelyard.core.call import RateState
 from modelyard.core.clock import Clock, SystemClock
 from modelyard.core.errors import LimitError, UnavailableError
@@ -38,8 +41,10 @@ from modelyard.http.shared import Shared
 from modelyard.http.snapshots import Snapshots
 from modelyard.http.twin import AsgiApp, Door, Receive, Scope, Send
 from modelyard.http.wire import presented_key
-from modelyard.journal.commit import GroupCommit, commit_at_once
+from modelyard.journal.durability.commit import GroupCommit, commit_at_once
+from modelyard.journal.durability.store import StoreJournal
 from modelyard.journal.ids import PredictionIds, new_epoch
+from modelyard.journal.interpret import RecordDecoder
 from modelyard.journal.spool import SpoolWriter
 from modelyard.limits.clients import ClientLimits
 from modelyard.limits.concurrency import ClientPermits
@@ -48,9 +53,11 @@ from modelyard.limits.gcra import SharedGcra
 from modelyard.limits.quota import Quotas, SharedQuota
 from modelyard.models.catalog import Catalog
 from modelyard.predict import Predictor, Replays
+from modelyard.predict.ports import Commit, Journal
 from modelyard.routing.table import RoutingTable
 from modelyard.runtimes.threads import size_threads
 from modelyard.storage.file.kept import KeptAnswers
+from modelyard.storage.file.secret import installation_secret
 from modelyard.telemetry.logs import emit
 
 ACCEPT_AFTER_S = 5.0
@@ -76,6 +83,15 @@ class Handles(msgspec.Struct, frozen=True):
     successor: bool
 
 
+class Recording(NamedTuple):
+    """How a worker's records leave: as `journal.durability` says. `poll` is called twice a second."""
+
+    journal: Journal
+    commit: Commit
+    poll: Callable[[], None]
+    close: Callable[[], None]
+
+
 def run_worker(settings: Settings, handles: Handles) -> None:
     """Runs one worker until it is told to stop."""
     uvloop.run(_main(settings, handles))
@@ -88,8 +104,7 @@ async def _main(settings: Settings, handles: Handles) -> None:
     board = Board(folder.board)
     board.join(handles.slot)
     services = open_services(settings)
-    writer = SpoolWriter(folder.spool, epoch := new_epoch(), settings.journal, clock, broken=_end_process)
-    next_id = PredictionIds(epoch).next
+    next_id = PredictionIds(epoch := new_epoch()).next
     counter = SharedGcra.attach(handles.counter_fd, clock, on_failure=settings.limits.on_failure)
     with (
         ThreadPoolExecutor(settings.batching.executor_threads, "run") as runs,
@@ -97,7 +112,7 @@ async def _main(settings: Settings, handles: Handles) -> None:
         ThreadPoolExecutor(4, "background") as background,
         ThreadPoolExecutor(1, "sync") as syncs,
     ):
-        durable = settings.journal.durability == "host"
+        recording = _recording(settings, services, epoch, loop, syncs)
         replays, tending = keep_answers(folder, epoch, clock, settings.journal, background)
         tally = Tallies(folder.tallies).open(handles.slot)
         quota = SharedQuota(handles.quota_fd)
@@ -109,8 +124,8 @@ async def _main(settings: Settings, handles: Handles) -> None:
             executor=runs,
             decoder=decoder,
             counter=counter,
-            journal=writer,
-            commit=GroupCommit(loop, syncs, writer.sync, _end_process) if durable else commit_at_once,
+            journal=recording.journal,
+            commit=recording.commit,
             next_id=next_id,
             render_error=render_error,
             codecs=CODECS,
@@ -128,7 +143,7 @@ async def _main(settings: Settings, handles: Handles) -> None:
         follow = loop.create_task(snapshots.follow(predictor))
         refusals = loop.create_task(follow_refusals(services, background))
         keeping = loop.create_task(usage.follow(predictor, background))
-        worker = _worker(settings, handles, board, services, predictor, snapshots, notes, next_id, writer)
+        worker = _worker(settings, handles, board, services, predictor, snapshots, notes, next_id, recording.poll)
         await worker.run()
         follow.cancel()
         refusals.cancel()
@@ -136,9 +151,31 @@ async def _main(settings: Settings, handles: Handles) -> None:
         keeping.cancel()
         usage.finish(predictor)
         flush_refusals(services)
-        writer.close()
+        recording.close()
     services.close()
     board.close()
+
+
+def _recording(
+    settings: Settings, services: Services, epoch: int, loop: asyncio.AbstractEventLoop, executor: Executor
+) -> Recording:
+    folder, clock = DataFolder(settings.data), SystemClock()
+    if settings.journal.durability == "store":
+        stored = _to_the_store(settings, services, loop, executor)
+        return Recording(stored, stored.commit, lambda: None, lambda: None)
+    writer = SpoolWriter(folder.spool, epoch, settings.journal, clock, broken=_end_process)
+    synced = GroupCommit(loop, executor, writer.sync, _end_process)
+    commit: Commit = synced if settings.journal.durability == "host" else commit_at_once
+    return Recording(writer, commit, writer.poll, writer.close)
+
+
+def _to_the_store(
+    settings: Settings, services: Services, loop: asyncio.AbstractEventLoop, executor: Executor
+) -> StoreJournal:
+    clock, sink = SystemClock(), services.sink
+    decode = partial(decode_for_log, key=installation_secret(settings.data), spliced=True)
+    decoder = RecordDecoder(sink.signature, decode, decompress, clock, settings.http.max_body_bytes)
+    return StoreJournal(loop, executor, sink, decoder, clock, max_batch=settings.journal.drain_batch)
 
 
 def keep_answers(
@@ -211,7 +248,7 @@ def _worker(
     snapshots: Snapshots,
     notes: RunNotes,
     next_id: Callable[[], str],
-    writer: SpoolWriter,
+    poll: Callable[[], None],
 ) -> Worker:
     shared = Shared(predictor, within_descriptors(settings.http), render_error, next_id)
     worker: Worker
@@ -232,7 +269,7 @@ def _worker(
         predictor=predictor,
         app=Edge(door, settings.http),
         reason=lambda: snapshots.ready_reason,
-        poll=writer.poll,
+        poll=poll,
         longest_run_s=notes.longest_run_s,
         tls=None if files is None else TlsContext(files),
     )

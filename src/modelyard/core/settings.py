@@ -133,8 +133,10 @@ class CodecSettings(Section):
 class JournalSettings(Section):
     """The prediction log's way to the database."""
 
-    durability: Literal["process", "host"] = Field(
-        "process", description="When an answer leaves: after the write (process) or after fdatasync (host)."
+    durability: Literal["process", "host", "store"] = Field(
+        "process",
+        description="When an answer leaves: after the write (process), after fdatasync (host), or after the database's "
+        "commit, without a spool (store).",
     )
     on_failure: Literal["refuse", "spool"] = Field("spool", description="When the database is away: refuse or spool.")
     max_spool_bytes: int = Field(1024 * MIB, ge=64 * 1024, description="Most bytes waiting for the drain, then 503.")

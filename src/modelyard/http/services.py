@@ -18,7 +18,7 @@ from modelyard.core.events import Event
 from modelyard.core.settings import Settings
 from modelyard.http.processes.health import UnhealthyVersions
 from modelyard.journal.outcomes import OutcomeDesk
-from modelyard.journal.ports import QuarantineLog, RecordLog
+from modelyard.journal.ports import QuarantineLog, RecordLog, RecordSink
 from modelyard.models.ports import ArtifactStore, Registry, Runtime, Version
 from modelyard.retention.desk import RetentionDesk
 from modelyard.routing.ports import EndpointStore
@@ -74,6 +74,7 @@ class Services:
     runtimes: Mapping[str, Runtime]
     publisher: Publishes
     log: RecordLog
+    sink: RecordSink
     audit: AuditLog
     outcomes: OutcomeDesk
     quarantine: QuarantineLog

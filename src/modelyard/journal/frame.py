@@ -159,20 +159,33 @@ class FrameReader:
         self._file = file
         self._buffer = b""
         self._base = offset
+        self._loads = 0
 
     def __iter__(self) -> Iterator[Frame]:
         size = self._file.seek(0, 2)
         position = self.end
         written: list[Frame] = []
+        loads = self._loads
         while (frame := self._frame_at(position, size)) is not None:
             position = frame.end
             if frame.schema != MARK_SCHEMA:
                 written.append(frame)
                 continue
+            if self._loads != loads and not self._begins_with(written):
+                break
             self.end = position
             yield from written
             written = []
+            loads = self._loads
         self.bad_bytes = max(size - self.end, 0)
+
+    def _begins_with(self, written: Sequence[Frame]) -> bool:
+        """Whether the write that ends with this mark is the one these frames were read from. Between two reads its
+        owner may have truncated a failed write and begun another at the same place, with a mark of its own."""
+        if not written:
+            return True
+        self._file.seek(self.end + _PREFIX_BYTES)
+        return self._file.read(len(written[0].header)) == written[0].header
 
     def _frame_at(self, position: int, size: int) -> Frame | None:
         if position + _PREFIX_BYTES > size:
@@ -194,6 +207,7 @@ class FrameReader:
     def _load(self, start: int, stop: int) -> int:
         """Makes the bytes of [start, stop) lie in the buffer; where they start in it."""
         if start < self._base or stop > self._base + len(self._buffer):
+            self._loads += 1
             self._file.seek(start)
             self._buffer = self._file.read(max(READ_BYTES, stop - start))
             self._base = start

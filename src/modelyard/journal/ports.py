@@ -30,11 +30,11 @@ class StoredBatch(msgspec.Struct, frozen=True):
 
 
 class RecordSink(Protocol):
-    """Where the drain puts records. Records and position are stored in one transaction: a record arrives once,
+    """Where records go. Records and position are stored in one transaction: a record arrives once,
     whatever dies in between."""
 
-    def store(self, records: Sequence[PredictionRecord], position: SpoolPosition) -> StoredBatch:
-        """Stores a batch and the position behind it."""
+    def store(self, records: Sequence[PredictionRecord], position: SpoolPosition | None) -> StoredBatch:
+        """Stores a batch and the position behind it; no position where the records come from no spool."""
 
     def position(self, file: str) -> int:
         """Offset to go on from; 0 for an unknown file."""

@@ -14,10 +14,12 @@ class Journal(Protocol):
 
 
 class Commit(Protocol):
-    """When a written turn may be answered: at once (`process`) or after fdatasync (`host`)."""
+    """When an appended turn may be answered: at once (`process`), after fdatasync (`host`), or once the database has
+    committed it (`store`)."""
 
-    def __call__(self, deliver: Callable[[], None]) -> None:
-        """Calls `deliver` on the loop's thread once the turn is as durable as promised."""
+    def __call__(self, deliver: Callable[[], None], refuse: Callable[[Exception], None]) -> None:
+        """Calls `deliver` on the loop's thread once the turn is as durable as promised, or `refuse` if it never will
+        be."""
 
 
 class NoteRefused(Protocol):

@@ -150,14 +150,16 @@ class Predictor:
         try:
             self._journal.append(parts)
         except Exception as error:
-            refusal = error if isinstance(error, ModelyardError) else broken(turn[0].request_id)
-            for prediction in turn:
-                prediction.error = refusal
-                render(prediction, self._render_error)
-            pause_s = REFUSED_AFTER_S if refusal is error else 0.0
-            self._loop.call_later(pause_s, self._deliver, turn)
+            self._unrecorded(turn, error)
             return
-        self._commit(lambda: self._deliver(turn))
+        self._commit(lambda: self._deliver(turn), lambda error: self._unrecorded(turn, error))
+
+    def _unrecorded(self, turn: Sequence[Prediction], error: Exception) -> None:
+        refusal = error if isinstance(error, ModelyardError) else broken(turn[0].request_id)
+        for prediction in turn:
+            prediction.error = refusal
+            render(prediction, self._render_error)
+        self._loop.call_later(REFUSED_AFTER_S if refusal is error else 0.0, self._deliver, turn)
 
     def authenticate(self, key: bytes | None, address: str = "") -> Principal:
         """Who presents this key; AuthenticationError. Also used by every route beside the predict routes."""

@@ -60,7 +60,7 @@ class MemoryRecordSink:
         self.quarantined: list[PredictionRecord] = []
         self.erasures: list[tuple[str, float]] = []
 
-    def store(self, records: Sequence[PredictionRecord], position: SpoolPosition) -> StoredBatch:
+    def store(self, records: Sequence[PredictionRecord], position: SpoolPosition | None) -> StoredBatch:
         """Stores a batch and the position behind it."""
         inserted = quarantined = erased = 0
         with self._lock:
@@ -76,7 +76,8 @@ class MemoryRecordSink:
                 elif stored[_PAYLOAD] != record.payload_sha256:
                     self.quarantined.append(record)
                     quarantined += 1
-            self._positions[position.file] = position.offset
+            if position is not None:
+                self._positions[position.file] = position.offset
         return StoredBatch(inserted, len(records) - inserted - quarantined - erased, quarantined, erased)
 
     def position(self, file: str) -> int:

@@ -48,7 +48,8 @@ class Server:
         services = Services(
             settings=Settings(data=folder), clock=self.clock, keys=issuer, key_store=stores.keys, usage=stores.usage,
             endpoints=stores.endpoints, registry=stores.registry, artifacts=stores.artifacts, runtimes={},
-            publisher=self, log=stores.log, audit=stores.audit, drain=lambda: 0, ping=stores.ping, close=stores.close,
+            publisher=self, log=stores.log, sink=stores.sink, audit=stores.audit, drain=lambda: 0,
+            ping=stores.ping, close=stores.close,
             outcomes=OutcomeDesk(stores.outcomes, lambda ids: {}, self.clock), quarantine=stores.quarantine,
             retention=RetentionDesk(
                 Sweeper(stores.retention, stores.leases, RetentionSettings(), self.clock), stores.holds,

@@ -82,7 +82,7 @@ def yard(tmp_path: Path) -> Yard:
     services = Services(
         settings=Settings(data=tmp_path), clock=clock, keys=issuer, key_store=stores.keys, usage=stores.usage,
         endpoints=stores.endpoints, registry=stores.registry, artifacts=stores.artifacts, runtimes={},
-        publisher=publisher, log=stores.log, audit=stores.audit,
+        publisher=publisher, log=stores.log, sink=stores.sink, audit=stores.audit,
         drain=lambda: 0, ping=stores.ping, close=stores.close, quarantine=stores.quarantine,
         outcomes=OutcomeDesk(stores.outcomes, lambda ids: {}, clock),
         retention=RetentionDesk(

@@ -47,7 +47,7 @@ class Sink(MemoryRecordSink):
         self.commit_lost = 0
         self.batches: list[int] = []
 
-    def store(self, records: Sequence[PredictionRecord], position: SpoolPosition) -> StoredBatch:
+    def store(self, records: Sequence[PredictionRecord], position: SpoolPosition | None) -> StoredBatch:
         if self.away:
             raise ConnectionError("the database is away")
         if any(record.header.id == self.poison and record.inputs is not None for record in records):

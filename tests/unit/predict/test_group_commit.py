@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from modelyard.journal.commit import GroupCommit, commit_at_once
+from modelyard.journal.durability.commit import GroupCommit, commit_at_once
 
 
 class Disk(Executor):
@@ -50,13 +50,13 @@ class Disk(Executor):
     def turn(self, name: str) -> None:
         """A turn of the loop: its records are written, then its answers are to leave."""
         self.happened.append(f"write {name}")
-        self.commit(lambda: self.happened.append(f"answer {name}"))
+        self.commit(lambda: self.happened.append(f"answer {name}"), self.broken.append)
 
 
 def test_at_once() -> None:
     """`process`: the write is enough."""
     happened: list[str] = []
-    commit_at_once(lambda: happened.append("answer"))
+    commit_at_once(lambda: happened.append("answer"), lambda error: happened.append("refuse"))
     assert happened == ["answer"]
 
 

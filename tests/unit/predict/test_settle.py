@@ -21,7 +21,7 @@ from modelyard.core.errors import UnavailableError
 from modelyard.core.settings import Settings
 from modelyard.core.types import Surface
 from modelyard.http.errors import render_error
-from modelyard.journal.commit import commit_at_once
+from modelyard.journal.durability.commit import commit_at_once
 from modelyard.journal.frame import MARK, read_frames
 from modelyard.journal.ids import PredictionIds
 from modelyard.journal.spool import SpoolBroken
@@ -275,7 +275,22 @@ def test_answers_wait_for_the_commit() -> None:
         assert [call.code for call in calls] == ["", ""]
         yard.check_quiet()
 
-    on_loop(test, waiting.append)
+    on_loop(test, lambda deliver, refuse: waiting.append(deliver))
+
+
+def test_a_commit_that_refuses_answers_503() -> None:
+    """`store`: who waits for a commit that fails hears so, like all of its turn, and nothing stays taken."""
+    waiting: list[Callable[[Exception], None]] = []
+
+    async def test(yard: Yard) -> None:
+        calls = yard.ask(2)
+        await turns()
+        waiting.pop()(UnavailableError("journal_unavailable", "Not recorded.", retry_after_s=1.0))
+        await asyncio.sleep(REFUSED_AFTER_S * 2)
+        assert [call.code for call in calls] == ["journal_unavailable"] * 2
+        yard.check_quiet()
+
+    on_loop(test, lambda deliver, refuse: waiting.append(refuse))
 
 
 def test_giving_up_answers_everyone_once() -> None:

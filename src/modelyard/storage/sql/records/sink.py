@@ -37,7 +37,7 @@ class SqlRecordSink:
         self._append = database.dialect.append(schema.predictions, COLUMNS)
         self._signatures: dict[str, Signature] = {}
 
-    def store(self, records: Sequence[PredictionRecord], position: SpoolPosition) -> StoredBatch:
+    def store(self, records: Sequence[PredictionRecord], position: SpoolPosition | None) -> StoredBatch:
         """Stores a batch and the position behind it, in one transaction."""
         with self._database.append() as connection:
             stored = without_erased(connection, records)
@@ -47,7 +47,8 @@ class SqlRecordSink:
             if inserted < len(rows):
                 quarantined = _quarantine(connection, stored)
             join_waiting(connection)
-            _set_position(connection, position)
+            if position is not None:
+                _set_position(connection, position)
         return StoredBatch(inserted, len(rows) - inserted - quarantined, quarantined, len(records) - len(rows))
 
     def position(self, file: str) -> int:

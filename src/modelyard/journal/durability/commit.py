@@ -7,9 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 
 Deliver = Callable[[], None]
+Refuse = Callable[[Exception], None]
 
 
-def commit_at_once(deliver: Deliver) -> None:
+def commit_at_once(deliver: Deliver, refuse: Refuse) -> None:
     """`journal.durability = process`: the write is enough, it survives the death of any process."""
     deliver()
 
@@ -36,8 +37,8 @@ class GroupCommit:
         self._waiting: list[Deliver] = []
         self._running = False
 
-    def __call__(self, deliver: Deliver) -> None:
-        """Calls `deliver` on the loop's thread after the next sync."""
+    def __call__(self, deliver: Deliver, refuse: Refuse) -> None:
+        """Calls `deliver` on the loop's thread after the next sync; `refuse` never: the process ends instead."""
         self._waiting.append(deliver)
         if not self._running:
             self._start()

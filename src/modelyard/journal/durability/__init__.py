@@ -1,0 +1,1 @@
+"""When a turn may be answered: after its write, after a sync, or after the database has committed it."""
