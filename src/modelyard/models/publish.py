@@ -270,7 +270,7 @@ def _manifest(report: CheckReport, files: list[FileEntry], entry: str, overrides
         entry=entry,
         files=tuple(files),
         signature=report.signature,
-        example=overrides.example,
+        example=report.example if overrides.example is None else overrides.example,
         metrics=overrides.metrics,
         provenance={**report.provenance, **overrides.provenance},
         limits=overrides.limits,

@@ -67,7 +67,8 @@ class CheckOptions(msgspec.Struct, frozen=True):
 
 
 class CheckReport(msgspec.Struct, frozen=True):
-    """What the check found: the files are of this format, load, answer, and answered the example if one came."""
+    """What the check found: the files are of this format, load, answer, and answered the example if one came.
+    `example` is the folder's own, where its owner gave none."""
 
     format: str
     entry: str
@@ -75,6 +76,7 @@ class CheckReport(msgspec.Struct, frozen=True):
     provenance: Mapping[str, str]
     profile: LoadProfile
     suffix: str = ""
+    example: Mapping[str, Any] | None = None
 
 
 Check = Callable[[Path, CheckOptions], CheckReport]

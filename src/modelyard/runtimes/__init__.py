@@ -8,6 +8,7 @@ from pathlib import Path
 
 from modelyard.core.errors import PublishError
 from modelyard.models.ports import Runtime
+from modelyard.runtimes.refusals import is_pickle
 
 _PLACES = {
     "onnx": ("modelyard.runtimes.onnx", "OnnxRuntime"),
@@ -65,7 +66,7 @@ def detect(folder: Path) -> tuple[Runtime, str]:
 
 def _refusal(files: list[Path]) -> PublishError:
     for path in files:
-        if _is_pickle(path):
+        if is_pickle(path):
             return PublishError(
                 "format_not_allowed", f"`{path.name}` is a pickle. {_PICKLE_HINT}", field="model", got="pickle"
             )
@@ -85,14 +86,3 @@ def _refusal(files: list[Path]) -> PublishError:
         expected=list(RUNTIMES),
         got=[path.name for path in files[:10]],
     )
-
-
-def _is_pickle(path: Path) -> bool:
-    """A pickle (protocol 2 or later, or the usual beginnings of the older ones), or an NPY file of objects."""
-    with path.open("rb") as file:
-        head = file.read(256)
-    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return True
-    if head.startswith(b"\x93NUMPY"):
-        return b"'|O'" in head
-    return head.startswith((b"cposix\n", b"cbuiltins\n", b"c__builtin__\n", b"ccopy_reg\n"))

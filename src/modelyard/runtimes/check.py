@@ -27,18 +27,22 @@ MAX_FILES = 256
 
 
 def check_files(folder: Path, options: CheckOptions) -> CheckReport:
-    """Detect, inspect, load, warm up, run the example, check the batches; PublishError."""
+    """Find what to serve, inspect, load, warm up, run the example, check the batches; PublishError."""
     from modelyard.models.load import check_load, decode_example
-    from modelyard.runtimes import detect
+    from modelyard.runtimes import RUNTIMES
+    from modelyard.runtimes.folders import describe
 
-    runtime, entry = detect(folder)
-    found = runtime.inspect(folder, entry, options.for_runtime())
-    signature = complete(found.signature, options.overrides)
-    manifest = Manifest(found.format, entry, (), signature)
-    loaded = runtime.load(folder, manifest, options.for_runtime())
-    example = decode_example(signature, options.overrides.example)
+    described = describe(folder)
+    runtime, entry = RUNTIMES[described.format], described.entry
+    found = runtime.inspect(folder, entry, described.options(options.for_runtime()))
+    signature = complete(found.signature, described.merge(options.overrides, found.signature))
+    owned = options.overrides.example
+    told = described.request(signature) if owned is None else None
+    loaded = runtime.load(folder, Manifest(found.format, entry, (), signature), options.for_runtime())
+    example = decode_example(signature, told if owned is None else owned)
     profile = check_load(loaded, example, options.max_loop_run_us, SystemClock())
-    return CheckReport(found.format, entry, signature, found.provenance, profile, found.suffix)
+    provenance = {**found.provenance, **described.provenance}
+    return CheckReport(found.format, entry, signature, provenance, profile, found.suffix, told)
 
 
 def confine(options: CheckOptions) -> None:

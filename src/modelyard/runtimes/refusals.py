@@ -90,3 +90,14 @@ def only_one(kind: str, folder: Path, is_one: Callable[[Path], bool]) -> str | N
             "format_unknown", f"The folder holds several {kind} models; publish one.", field="model", got=found[:10]
         )
     return found[0] if found else None
+
+
+def is_pickle(path: Path) -> bool:
+    """A pickle (protocol 2 or later, or the usual beginnings of the older ones), or an NPY file of objects."""
+    with path.open("rb") as file:
+        head = file.read(256)
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return True
+    if head.startswith(b"\x93NUMPY"):
+        return b"'|O'" in head
+    return head.startswith((b"cposix\n", b"cbuiltins\n", b"c__builtin__\n", b"ccopy_reg\n"))

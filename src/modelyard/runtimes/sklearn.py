@@ -34,7 +34,7 @@ class SklearnRuntime:
 
     def detect(self, folder: Path) -> str | None:
         """The one zip file that holds a skops schema, or begins like one that was cut off."""
-        return only_one("skops", folder, _is_skops)
+        return only_one("skops", folder, is_skops)
 
     def inspect(self, folder: Path, entry: str, options: Mapping[str, Any]) -> Inspection:
         """Signature, labels and provenance from the estimator's fitted attributes; PublishError."""
@@ -95,7 +95,8 @@ def _as_bytes(array: Array) -> Array:
     return out.reshape(array.shape)
 
 
-def _is_skops(path: Path) -> bool:
+def is_skops(path: Path) -> bool:
+    """Whether the file is a zip with a skops schema, or begins like one that was cut off."""
     if path.is_symlink() or not path.is_file():
         return False
     with path.open("rb") as file:

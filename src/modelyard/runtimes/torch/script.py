@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from modelyard.core.errors import ModelyardError, PublishError
@@ -96,6 +97,9 @@ def stated_inputs(options: Mapping[str, Any], arguments: Sequence[str]) -> tuple
     }
     example = (options.get("example") or {}).get("inputs", ())
     found = stated or {each["name"]: _like(each) for each in example}
+    if len(arguments) == 1 and list(found) == [""]:
+        # MLflow's signatures give a single tensor no name.
+        found = {arguments[0]: msgspec.structs.replace(found[""], name=arguments[0])}
     if not found:
         raise PublishError(
             "manifest_invalid",

@@ -1,0 +1,21 @@
+"""Folders that describe their model: MLflow's and Hugging Face's. What they say is read; one file of them is served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from modelyard.runtimes.folders.description import Description
+from modelyard.runtimes.folders.huggingface import read_huggingface
+from modelyard.runtimes.folders.mlflow import read_mlflow
+
+
+def describe(folder: Path) -> Description:
+    """What the folder serves, by its own description where it has one, else by the content of its files;
+    PublishError."""
+    from modelyard.runtimes import detect
+
+    described = read_mlflow(folder) or read_huggingface(folder)
+    if described is not None:
+        return described
+    runtime, entry = detect(folder)
+    return Description(runtime.format, entry)
