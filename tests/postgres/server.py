@@ -21,6 +21,7 @@ PATIENCE_S = 60
 _UNPRIVILEGED = "postgres"
 _LOGINS = """\
 local all all trust
+local replication all trust
 host all guarded 127.0.0.1/32 scram-sha-256
 host all unwanted 127.0.0.1/32 reject
 host all all 127.0.0.1/32 trust
@@ -30,7 +31,8 @@ host all all 127.0.0.1/32 trust
 class Server:
     """A running server, in a folder that its own user can read."""
 
-    def __init__(self, binaries: Path, folder: Path) -> None:
+    def __init__(self, binaries: Path, folder: Path, primary: Server | None = None) -> None:
+        """Empty, or a standby that follows `primary`."""
         self._binaries = binaries
         self._data = folder / "data"
         self._log = folder / "log"
@@ -39,9 +41,13 @@ class Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
-        made = ["-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale", "C.UTF-8"]
-        self._run("initdb", "-D", self._data, *made)
-        (self._data / "pg_hba.conf").write_text(_LOGINS)
+        if primary is None:
+            made = ["-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8", "--locale", "C.UTF-8"]
+            self._run("initdb", "-D", self._data, *made)
+            (self._data / "pg_hba.conf").write_text(_LOGINS)
+        else:
+            source = ["-h", primary._folder, "-p", primary.port, "-U", "postgres"]
+            self._run("pg_basebackup", "-D", self._data, *source, "-R", "-X", "stream", "-c", "fast", "--no-sync")
 
     def start(self) -> None:
         """Starts it; returns once it answers."""
@@ -55,18 +61,36 @@ class Server:
 
     def kill(self) -> None:
         """What kill -9 of all its processes leaves: nobody says goodbye."""
-        parent = int((self._data / "postmaster.pid").read_text().split()[0])
-        os.kill(parent, signal.SIGSTOP)  # it forks nobody between the look at its children and their end
-        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        for pid in (parent, *map(int, children)):
+        parent, *children = self._stopped()
+        for pid in (parent, *children):
             os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + PATIENCE_S
-        while any(_alive(pid) for pid in (parent, *map(int, children))):
+        while any(_alive(pid) for pid in (parent, *children)):
             assert time.monotonic() < deadline, "the server outlives SIGKILL"
             time.sleep(0.01)
         # Where nobody reaps the dead, the number in these would pass for a running server's.
         (self._data / "postmaster.pid").unlink()
         (self._folder / f".s.PGSQL.{self.port}.lock").unlink()
+
+    def freeze(self) -> None:
+        """Stops all its processes in the middle of what they do (SIGSTOP); its sockets stay open."""
+        for pid in self._stopped():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets them go on."""
+        for pid in reversed(self._stopped()):
+            os.kill(pid, signal.SIGCONT)
+
+    def promote(self) -> None:
+        """A standby takes writes from now on."""
+        self._run("pg_ctl", "-D", self._data, "-w", "promote")
+
+    def _stopped(self) -> list[int]:
+        """Its processes, the parent first, which is stopped: it forks nobody between the look and what follows."""
+        parent = int((self._data / "postmaster.pid").read_text().split()[0])
+        os.kill(parent, signal.SIGSTOP)
+        return [parent, *map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())]
 
     def url(self, database: str, login: str = "postgres") -> str:
         """How to reach a database in it."""
@@ -128,13 +152,13 @@ def _binaries() -> Path | None:
     found = shutil.which("initdb")
     places = [Path(found).resolve().parent] if found else []
     places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    needed = ("initdb", "pg_ctl", "postgres", "psql")
+    needed = ("initdb", "pg_basebackup", "pg_ctl", "postgres", "psql")
     return next((place for place in places if all((place / name).is_file() for name in needed)), None)
 
 
 @contextmanager
-def serving() -> Iterator[Server]:
-    """A server that runs, and is gone afterwards."""
+def serving(primary: Server | None = None) -> Iterator[Server]:
+    """A server that runs, and is gone afterwards; a standby of `primary`, if one is named."""
     binaries = _binaries()
     if binaries is None:
         pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
@@ -143,7 +167,7 @@ def serving() -> Iterator[Server]:
         if os.getuid() == 0:
             user = pwd.getpwnam(_UNPRIVILEGED)
             os.chown(folder, user.pw_uid, user.pw_gid)
-        server = Server(binaries, folder)
+        server = Server(binaries, folder, primary)
         server.start()
         try:
             yield server

@@ -166,7 +166,7 @@ class DatabaseSettings(Section):
         None,
         description="`postgresql://user@host/database` or `sqlite:///path`; a SQLite file in the data folder if unset.",
     )
-    busy_timeout_s: float = Field(5, gt=0, description="How long to wait for a lock or a connection (s).")
+    busy_timeout_s: float = Field(5, gt=0, description="How long to wait for a lock, a connection or an answer (s).")
 
 
 class ArtifactsSettings(Section):

@@ -14,6 +14,7 @@ from modelyard.core.errors import SettingsError, UnavailableError
 from modelyard.journal.ports import RecordFilter, SpoolPosition
 from modelyard.storage.sql import schema
 from modelyard.storage.sql.database import Database
+from modelyard.storage.sql.dialects import postgresql_connection
 from modelyard.storage.sql.dialects.postgresql import _connect_args, is_local
 from modelyard.storage.sql.records.log import SqlRecordLog
 from modelyard.storage.sql.records.sink import SqlRecordSink
@@ -86,11 +87,15 @@ def test_a_reader_sees_one_state_and_writes_nothing(database: Database, other: D
 
 
 def test_every_wait_is_bounded_by_the_setting(database: Database) -> None:
-    """Locks by `busy_timeout_s`, statements by twelve times that; an upgrade takes what it takes."""
+    """Locks and statements by `busy_timeout_s`, what looks at much of the log by twelve times that; an upgrade takes
+    what it takes."""
     shown = text("SELECT current_setting('lock_timeout'), current_setting('statement_timeout')")
-    for transaction in (database.read, database.write, database.append):
+    for transaction, work in (
+        (database.read, "200ms"), (database.write, "200ms"), (database.append, "200ms"), (database.survey, "2400ms"),
+        (lambda: database.write(holds_appends=True), "2400ms"),
+    ):  # fmt: skip
         with transaction() as connection:
-            assert tuple(connection.execute(shown).one()) == ("200ms", "2400ms")
+            assert tuple(connection.execute(shown).one()) == ("200ms", work)
     with database.upgrade() as connection:
         assert tuple(connection.execute(shown).one()) == ("200ms", "0")
 
@@ -203,6 +208,10 @@ def test_a_text_that_postgresql_cannot_hold_does_not_stop_the_drain(database: Da
         ("postgresql://localhost/db?host=db.example.com", False),
         ("postgresql://localhost/db?hostaddr=10.0.0.1", False),
         ("postgresql:///db?host=localhost,db.example.com", False),
+        ("postgresql:///db?host=localhost:5433&host=127.0.0.1:5434", True),
+        ("postgresql:///db?host=localhost:5433&host=10.0.0.1:5434", False),
+        ("postgresql:///db?host=::1", True),
+        ("postgresql:///db?host=fd00::1:5432", False),
     ],
 )
 def test_what_leaves_this_machine_is_verified(url: str, local: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,3 +239,47 @@ def test_another_driver_or_no_database_is_a_wrong_setting(url: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Database(url, BUSY_TIMEOUT_S)
     assert (caught.value.code, caught.value.detail["field"]) == ("setting_invalid", "database.url")
+
+
+def test_a_server_that_turns_read_only_is_left(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pooled connection to it is made anew before it reads another time: behind its address another one may be the
+    primary. Where nothing changed the same connection is used again."""
+    monkeypatch.setattr(postgresql_connection, "LOOK_AGAIN_S", 0.0)
+
+    def backend(statement: str = "SELECT 1") -> int:
+        with database.read() as connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            driver.execute(statement)
+            driver.commit()
+            return int(driver.info.backend_pid)
+
+    first = backend()
+    assert backend("SET default_transaction_read_only = on") == first
+    assert backend() != first
+
+
+def test_a_refused_write_has_connections_made_anew(postgres: Server, database: Database, url: str) -> None:
+    """Whatever the server tells of itself: one that refuses a write is asked by a new connection the next time."""
+    name = url.rpartition("/")[2]
+    postgres.query(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    database.close()  # what is set there holds for new connections
+    with pytest.raises(UnavailableError, match="read-only"), database.write():
+        raise AssertionError("a write")
+    postgres.query(f"ALTER DATABASE {name} SET default_transaction_read_only = off")
+    with database.write():
+        pass
+
+
+def test_of_several_hosts_the_primary_is_chosen(postgres: Server) -> None:
+    """A standby beside it is passed over; where none takes writes, that is said."""
+    named = make_url("postgresql://postgres@/db?host=127.0.0.1&host=localhost")
+    assert _connect_args(named, 5)["target_session_attrs"] == "read-write"
+    assert "target_session_attrs" not in _connect_args(make_url("postgresql://127.0.0.1/db"), 5)
+    name = postgres.migrated().rpartition("/")[2]
+    postgres.query(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    port = postgres.port
+    both = Database(f"postgresql://postgres@/{name}?host=127.0.0.1:{port}&host=localhost:{port}", 2)
+    with pytest.raises(UnavailableError, match="None of the servers"):
+        both.open()
+    both.close()

@@ -110,7 +110,7 @@ def test_connections_are_made_again(postgres: Server, tmp_path: Path) -> None:
 
 
 def test_a_slow_statement_is_ended(postgres: Server) -> None:
-    """Twelve times `busy_timeout_s`, then store_unavailable."""
+    """After `busy_timeout_s`, store_unavailable."""
     database = Database(postgres.empty(), 0.01)
     with pytest.raises(UnavailableError, match="too long"), database.read() as connection:
         connection.exec_driver_sql("SELECT pg_sleep(30)")

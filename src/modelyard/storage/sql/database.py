@@ -21,7 +21,7 @@ _AFTER_COMMIT = "modelyard_after_commit"
 class Database:
     """Connections to one database. Safe for threads; a forked child gets connections of its own.
 
-    Every transaction is bounded by `busy_timeout_s`. What fails because of the database's state becomes
+    Every wait of a transaction is bounded by `busy_timeout_s`. What fails because of the database's state becomes
     UnavailableError("store_unavailable"), what fails because of us InternalError("internal"); either way nothing of
     the transaction is kept.
     """
@@ -54,6 +54,10 @@ class Database:
         """A transaction that reads: all its statements see one state."""
         return self._transaction(Kind.READ)
 
+    def survey(self) -> AbstractContextManager[Connection]:
+        """A transaction that reads, and whose statements may look at much of the log: they are bounded more widely."""
+        return self._transaction(Kind.SURVEY)
+
     def write(self, *, holds_appends: bool = False) -> AbstractContextManager[Connection]:
         """A transaction that writes: alone among `write` from its begin on, durable once the block ends, undone if it
         raises. With `holds_appends` it is alone among `append` too: what it reads of the log stays true."""
@@ -82,7 +86,7 @@ class Database:
     def _own_turn(self, kind: Kind) -> Iterator[None]:
         """Those that write alone wait for each other in this process first. SQLite lets waiters try again and again
         instead, ever more seldom, and of many some are passed until their time is over."""
-        if kind in (Kind.READ, Kind.APPEND):
+        if kind.reads or kind is Kind.APPEND:
             yield
             return
         if not self._turn.acquire(timeout=self._busy_timeout_s):

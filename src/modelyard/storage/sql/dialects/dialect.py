@@ -27,6 +27,8 @@ class Kind(Enum):
 
     READ = "read"
     """Sees one state, writes nothing, waits for nobody."""
+    SURVEY = "survey"
+    """The same, of which a statement may look at much of the log, and takes its time."""
     WRITE = "write"
     """Alone among those that write, from its begin on; beside those that append."""
     WRITE_ALL = "write_all"
@@ -35,6 +37,11 @@ class Kind(Enum):
     """Adds what no other transaction reads first; beside others of its kind."""
     UPGRADE = "upgrade"
     """Changes the schema: alone among those of its kind. It must not expect any table."""
+
+    @property
+    def reads(self) -> bool:
+        """Whether it writes nothing."""
+        return self in (Kind.READ, Kind.SURVEY)
 
 
 class Dialect(Protocol):

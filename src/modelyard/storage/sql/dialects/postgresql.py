@@ -13,6 +13,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,18 +30,26 @@ _DRIVERS = ("postgresql", "postgresql+psycopg")
 _APPENDS, _UPGRADES = 0x6D6F64656C01, 0x6D6F64656C02
 """Keys of the advisory locks: "model" and a number."""
 
-_WORK_FACTOR = 12
-"""A statement that waits for nobody may work for so many times `busy_timeout_s`: a minute, as it is by default."""
+_LONG_FACTOR = 12
+"""What looks at much of the log, and nobody waits for, may take so many times `busy_timeout_s`: a minute by default."""
+_LONG = (Kind.SURVEY, Kind.WRITE_ALL)
+_ON_THE_WAY_S = 1.0
+"""What an answer that the server gives in time may take to come here: its own refusal says more than our silence."""
+_LOCK_WAITS = 2
+"""So many locks are taken in one round trip at most, each of which may be waited for."""
 
 _ALONE = "SELECT version FROM snapshot WHERE id = 1 FOR UPDATE"
 _LOCKS = {
     Kind.READ: (),
+    Kind.SURVEY: (),
     Kind.WRITE: (_ALONE,),
     Kind.WRITE_ALL: (_ALONE, f"SELECT pg_advisory_xact_lock({_APPENDS})"),
     Kind.APPEND: (f"SELECT pg_advisory_xact_lock_shared({_APPENDS})",),
     Kind.UPGRADE: (f"SELECT pg_advisory_xact_lock({_UPGRADES})",),
 }
 _KEEPALIVE_PROBES = 3
+_PORT = re.compile(r"(?<=[^:]):\d*$")
+"""SQLAlchemy takes `host:port` in the query of a URL that names several; an address of IPv6 has more colons."""
 _INCOMING = "modelyard_incoming"
 
 
@@ -69,6 +78,10 @@ class PostgreSQL:
                 field="database.url",
                 expected="pip install 'modelyard[postgresql]'",
             ) from None
+        from modelyard.storage.sql.dialects import postgresql_connection as connection
+
+        connection.bound_answers(engine, busy_timeout_s + _ON_THE_WAY_S)
+        connection.leave_when_read_only(engine)
         event.listen(engine, "begin", _beginning(busy_timeout_s))
         return engine
 
@@ -133,6 +146,8 @@ def _connect_args(url: URL, busy_timeout_s: float) -> dict[str, Any]:
         "keepalives_count": _KEEPALIVE_PROBES,
         "application_name": "modelyard",
     }
+    if len(_hosts(url)) > 1:
+        given["target_session_attrs"] = "read-write"  # whichever is the primary now
     if not is_local(url):
         given |= {"sslmode": "verify-full", "sslrootcert": "system"}
         if "sslmode" in url.query and url.query["sslmode"] != "verify-full":
@@ -142,9 +157,13 @@ def _connect_args(url: URL, busy_timeout_s: float) -> dict[str, Any]:
 
 def is_local(url: URL) -> bool:
     """Whether nothing of the connection leaves this machine: a socket, or loopback."""
-    named = [url.host, *_texts(url.query.get("host")), *_texts(url.query.get("hostaddr"))]
-    hosts = [host for text in named if text for host in text.split(",")] or [os.environ.get("PGHOST", "")]
+    hosts = _hosts(url) or [os.environ.get("PGHOST", "")]
     return all(host in ("", "localhost") or host.startswith("/") or _is_loopback(host) for host in hosts)
+
+
+def _hosts(url: URL) -> list[str]:
+    named = [url.host, *_texts(url.query.get("host")), *_texts(url.query.get("hostaddr"))]
+    return [_PORT.sub("", host) for text in named if text for host in text.split(",")]
 
 
 def _texts(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
@@ -159,21 +178,33 @@ def _is_loopback(host: str) -> bool:
 
 
 def _beginning(busy_timeout_s: float) -> Callable[[Connection], None]:
-    wait_ms, work_ms = math.ceil(busy_timeout_s * 1000), math.ceil(busy_timeout_s * 1000 * _WORK_FACTOR)
+    wait_ms, long_ms = math.ceil(busy_timeout_s * 1000), math.ceil(busy_timeout_s * 1000 * _LONG_FACTOR)
 
     def begin(connection: Connection) -> None:
         from psycopg import IsolationLevel
 
         kind = connection.get_execution_options().get(KIND, Kind.READ)
-        reads = kind is Kind.READ
+        # An index over a large log takes the time it takes.
+        work_ms = 0 if kind is Kind.UPGRADE else long_ms if kind in _LONG else wait_ms
         driver: Any = connection.connection.driver_connection
-        driver.isolation_level = IsolationLevel.REPEATABLE_READ if reads else IsolationLevel.READ_COMMITTED
-        driver.read_only = True if reads else None  # None is what the server says: a standby refuses in clear words
-        bound = 0 if kind is Kind.UPGRADE else work_ms  # an index over a large log takes the time it takes
-        bounds = f"SET LOCAL lock_timeout = {wait_ms}; SET LOCAL statement_timeout = {bound}"
-        connection.exec_driver_sql("; ".join((bounds, *_LOCKS[kind])))
+        driver.isolation_level = IsolationLevel.REPEATABLE_READ if kind.reads else IsolationLevel.READ_COMMITTED
+        driver.read_only = True if kind.reads else None  # None: as the server says; a standby refuses in clear words
+        driver.bound_s = _LOCK_WAITS * wait_ms / 1000 + _ON_THE_WAY_S
+        connection.exec_driver_sql("; ".join(_bounds(kind, wait_ms, work_ms, long_ms)))
+        driver.bound_s = work_ms / 1000 + _ON_THE_WAY_S if work_ms else math.inf
 
     return begin
+
+
+def _bounds(kind: Kind, wait_ms: int, work_ms: int, long_ms: int) -> tuple[str, ...]:
+    """In this order: a lock that is waited for in vain is a lock's fault, not a statement's. What a host holds that
+    vanished in the middle of a transaction is let go by the server."""
+    return (
+        f"SET LOCAL lock_timeout = {wait_ms}",
+        f"SET LOCAL idle_in_transaction_session_timeout = {long_ms if work_ms else 0}",
+        *_LOCKS[kind],
+        f"SET LOCAL statement_timeout = {work_ms}",
+    )
 
 
 def _copy(connection: Connection, statement: str, rows: Rows) -> None:

@@ -15,6 +15,7 @@ _LOGIN = "The database refuses the login: look at user and password in `database
 _NO_DATABASE = "The database server has no database of this name: make it, or change `database.url`."
 _NO_ENTRY = "The database server does not let this machine in: look at its pg_hba.conf, and at TLS in `database.url`."
 _READ_ONLY = "The database is read-only: let `database.url` name the primary server."
+_NO_PRIMARY = "None of the servers in `database.url` takes writes now."
 _NO_TABLE = "The database lacks a table or column of ours: restore it from its backup, or let `database.url` name it."
 _NO_RIGHT = "The database refuses its user this statement: make the user in `database.url` the owner of its tables."
 _TLS = "The database server does not prove who it is: look at `sslmode` and `sslrootcert` in `database.url`."
@@ -50,6 +51,7 @@ _BY_STATE = {
     "57014": _LONG,
 }
 _BY_TEXT = (
+    ("session is read-only", _NO_PRIMARY),
     ("no pg_hba.conf entry", _NO_ENTRY),
     ("pg_hba.conf rejects", _NO_ENTRY),
     ("authentication failed", _LOGIN),

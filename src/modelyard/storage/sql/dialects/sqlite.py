@@ -171,7 +171,7 @@ def _set_pragmas(connection: Any, _entry: ConnectionPoolEntry) -> None:
 
 def _begin(connection: Connection) -> None:
     kind = connection.get_execution_options().get(KIND, Kind.READ)
-    connection.exec_driver_sql("BEGIN" if kind is Kind.READ else "BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN" if kind.reads else "BEGIN IMMEDIATE")
 
 
 def forget_past(engine: Engine) -> None:

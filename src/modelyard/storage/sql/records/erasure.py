@@ -37,7 +37,7 @@ class SqlErasureStore:
 
     def find(self, subject: str) -> Found:
         """What is there."""
-        with self._database.read() as connection:
+        with self._database.survey() as connection:
             mine = and_(_P.subject == subject, schema.HAS_SUBJECT)
             kept = held_by(read_holds(connection), schema.predictions)
             counted = select(func.count()).select_from(schema.predictions)

@@ -46,7 +46,7 @@ class SqlRecordLog:
         else:
             source = source_of(filter)
             wanted = select(func.count()).select_from(source.table).where(*source.conditions)
-        with self._database.read() as connection:
+        with self._database.survey() as connection:
             return int(connection.execute(wanted).scalar_one())
 
     def get(self, prediction_id: str) -> dict[str, Any]:

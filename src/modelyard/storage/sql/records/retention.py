@@ -35,7 +35,7 @@ class SqlRetentionStore:
 
     def due(self, cutoffs: Cutoffs) -> Due:
         """What would leave now."""
-        with self._database.read() as connection:
+        with self._database.survey() as connection:
             holds = read_holds(connection)
             old, kept = _older(cutoffs), held_by(holds, schema.predictions)
             set_aside = and_(_aside(cutoffs), ~held_by(holds, schema.quarantined_predictions))
