@@ -38,6 +38,7 @@ class Server:
         self._log = folder / "log"
         self._folder = folder
         self._template: str | None = None
+        self._tls = "off"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
@@ -49,9 +50,19 @@ class Server:
             source = ["-h", primary._folder, "-p", primary.port, "-U", "postgres"]
             self._run("pg_basebackup", "-D", self._data, *source, "-R", "-X", "stream", "-c", "fast", "--no-sync")
 
+    def certify(self, certificate: bytes, key: bytes) -> None:
+        """From its next start on it speaks TLS, and shows this certificate."""
+        for name, content in (("server.crt", certificate), ("server.key", key)):
+            path = self._data / name
+            path.write_bytes(content)
+            path.chmod(0o600)
+            if os.getuid() == 0:
+                shutil.chown(path, _UNPRIVILEGED, _UNPRIVILEGED)
+        self._tls = "on"
+
     def start(self) -> None:
         """Starts it; returns once it answers."""
-        options = f"-h 127.0.0.1 -p {self.port} -k {self._folder} -c fsync=off"
+        options = f"-h 127.0.0.1 -p {self.port} -k {self._folder} -c fsync=off -c ssl={self._tls}"
         self._run("pg_ctl", "-D", self._data, "-w", "-l", self._log, "-o", options, "start")
 
     def stop(self) -> None:

@@ -18,6 +18,8 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from modelyard.storage.sql.dialects.postgresql_tls import explained
+
 _MADE = "modelyard_made"
 _READ_ONLY_STATE = "25006"
 LOOK_AGAIN_S = 1.0
@@ -64,7 +66,10 @@ def bound_answers(engine: Engine, bound_s: float) -> None:
     """Connections of this engine wait so long for an answer; a transaction may set another bound for itself."""
 
     def connect(_dialect: object, _entry: object, arguments: list[Any], named: dict[str, Any]) -> BoundedConnection:
-        made = BoundedConnection.connect(*arguments, **named)
+        try:
+            made = BoundedConnection.connect(*arguments, **named)
+        except psycopg.OperationalError as error:
+            raise explained(error, named, bound_s) from None
         made.bound_s = bound_s
         return made
 

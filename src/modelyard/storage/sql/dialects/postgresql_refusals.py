@@ -19,6 +19,13 @@ _NO_PRIMARY = "None of the servers in `database.url` takes writes now."
 _NO_TABLE = "The database lacks a table or column of ours: restore it from its backup, or let `database.url` name it."
 _NO_RIGHT = "The database refuses its user this statement: make the user in `database.url` the owner of its tables."
 _TLS = "The database server does not prove who it is: look at `sslmode` and `sslrootcert` in `database.url`."
+_AUTHORITY = (
+    "The database server's certificate is signed by an authority that is not trusted here: "
+    "let `sslrootcert` in `database.url` name the file of the authority."
+)
+_OTHER_NAME = "The database server's certificate is for another name: let `database.url` name the host as it does."
+_OUT_OF_DATE = "The database server's certificate has expired or is not valid yet: renew it, and look at both clocks."
+_NO_ROOT = "The file of `sslrootcert` in `database.url` cannot be read, or holds no certificate."
 _NO_TLS = "The database server speaks no TLS: switch it on there, or say another `sslmode` in `database.url`."
 _NO_HOST = "The database server's name is not known: look at the host in `database.url`."
 _NOBODY = "Nobody answers at the database server's address: see whether it runs, and look at `database.url`."
@@ -62,6 +69,10 @@ _BY_TEXT = (
     ("too many c", _FULL),
     ("invalid sslmode value", _OPTION),
     ("does not support SSL", _NO_TLS),
+    ("does not match host name", _OTHER_NAME),
+    ("certificate out of date", _OUT_OF_DATE),
+    ("root certificate file", _NO_ROOT),
+    ("certificate verify failed", _AUTHORITY),
     ("certificate", _TLS),
     ("SSL", _TLS),
     ("could not translate host name", _NO_HOST),
@@ -75,7 +86,10 @@ _BY_TEXT = (
 )
 """The first that is found; `role "x" does not exist` and `database "x" does not exist` come by their nouns."""
 
-_SETTINGS = {_LOGIN, _NO_DATABASE, _NO_ENTRY, _READ_ONLY, _NO_RIGHT, _TLS, _NO_TLS, _NO_HOST, _OPTION, _NO_TABLE}
+_SETTINGS = {
+    _LOGIN, _NO_DATABASE, _NO_ENTRY, _READ_ONLY, _NO_RIGHT, _NO_HOST, _OPTION, _NO_TABLE,
+    _TLS, _NO_TLS, _AUTHORITY, _OTHER_NAME, _OUT_OF_DATE, _NO_ROOT,
+}  # fmt: skip
 """What only a change of settings, or of the server's, mends."""
 
 
