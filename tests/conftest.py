@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from counterserver.server import CounterServer, counting
 from objectstore.emulator import Emulator, emulated
 from postgres.server import Server, serving
 
@@ -28,6 +29,13 @@ def emulator() -> Iterator[Emulator]:
 def postgres() -> Iterator[Server]:
     """A PostgreSQL server of our own."""
     with serving() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def counter_server() -> Iterator[CounterServer]:
+    """A server that counts limits; tests that share it take clients of their own."""
+    with counting() as running:
         yield running
 
 

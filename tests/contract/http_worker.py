@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,12 @@ from modelyard.limits.clients import ClientLimits
 from modelyard.limits.concurrency import ClientPermits
 from modelyard.limits.failures import FailedAttempts
 from modelyard.limits.quota import Quotas, SharedQuota
-from modelyard.predict import Predictor, Replays
+from modelyard.limits.remote import RemoteRates
+from modelyard.predict import Predictor, Replays, WaitingPredictor
 from modelyard.routing.ports import Endpoint
 from modelyard.routing.table import RoutingTable
 from modelyard.storage.file.kept import KeptAnswers
-from modelyard.testing import MemoryKeyStore, MemoryRateCounter, servable
+from modelyard.testing import MemoryKeyStore, MemoryRateCounter, MemoryRemoteCounter, servable
 
 
 class MemoryJournal:
@@ -85,7 +87,10 @@ class HttpWorker:
         models: Sequence[Servable] = (),
         rate: str = "100000/s",
         tls: TlsFiles | None = None,
+        remote: bool = False,
     ) -> None:
+        """`remote`: limits are counted by a RemoteCounter, `self.remote`."""
+        self.remote = MemoryRemoteCounter(SystemClock()) if remote else None
         self.tls = None if tls is None else TlsContext(tls)
         self.client_tls = None if tls is None else ssl.create_default_context(cafile=str(tls.certificate))
         self.settings = settings or Settings()
@@ -139,12 +144,17 @@ class HttpWorker:
             next_id = PredictionIds(0xABC).next
             endpoints = {m.model: Endpoint(m.model, m.model, ((m.version, 100),)) for m in self.models}
             table = RoutingTable(1, endpoints.values(), {(m.model, m.version): m for m in self.models})
-            self.predictor = Predictor(
+            counter = MemoryRateCounter(SystemClock())
+            predictor_over: Callable[..., Predictor] = Predictor
+            if self.remote is not None:
+                self.rates = RemoteRates(self.remote, counter, self.settings.limits, retry_every_s=0.01)
+                predictor_over = partial(WaitingPredictor, rates=self.rates)
+            self.predictor = predictor_over(
                 settings=self.settings,
                 loop=self.loop,
                 executor=runs,
                 decoder=decoder,
-                counter=MemoryRateCounter(SystemClock()),
+                counter=counter,
                 journal=self.journal,
                 commit=commit_at_once,
                 next_id=next_id,
@@ -171,6 +181,8 @@ class HttpWorker:
             await self.stopping.wait()
             sweeper.cancel()
             server.close()
+            if self.remote is not None:
+                await self.rates.close()
             for connection in list(self.shared.connections):
                 connection.transport.abort()
             self.kept.close()

@@ -121,12 +121,12 @@ def ill(worker: HttpWorker) -> Callable[[], None]:
     return lambda: setattr(worker.predictor, "table", table)
 
 
-def broken_counter(worker: HttpWorker) -> Callable[[], None]:
+def broken_counter(worker: HttpWorker, error: UnavailableError | None = None) -> Callable[[], None]:
     take = worker.predictor._counter.take
 
     class Failing:
         def take(self, slot: int, interval_s: float, burst: int, count: int = 1) -> None:
-            raise UnavailableError("store_unavailable", "The counter is away.", retry_after_s=1.0)
+            raise error or UnavailableError("store_unavailable", "The counter is away.", retry_after_s=1.0)
 
     counter = worker.predictor._counter
     worker.predictor._counter = Failing()  # type: ignore[assignment]
@@ -134,6 +134,21 @@ def broken_counter(worker: HttpWorker) -> Callable[[], None]:
     def undo() -> None:
         worker.predictor._counter = counter
         assert counter.take == take
+
+    return undo
+
+
+def counter_away(worker: HttpWorker) -> Callable[[], None]:
+    """The counter that hosts share does not answer."""
+    error = UnavailableError("limits_unavailable", "The counter is away.", retry_after_s=1.0, reason="unreachable")
+    remote = worker.remote
+    if remote is None:
+        return broken_counter(worker, error)
+    remote.error = error
+
+    def undo() -> None:
+        remote.error = None
+        until(lambda: worker.rates.breaker.closed)
 
     return undo
 
@@ -277,6 +292,7 @@ CASES: dict[str, list[Case]] = {
     "journal_unavailable": [Case(around=full_journal)],
     "snapshot_stale": [Case(around=stale)],
     "store_unavailable": [Case(around=broken_counter)],
+    "limits_unavailable": [Case(around=counter_away)],
     "model_failed": [Case(model="failing")],
     "internal": [Case(around=broken_codec)],
     "encoding_unsupported": [Case(headers=("content-encoding: br",))],
@@ -420,7 +436,13 @@ def tls_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpWorker]
     yield from twin_worker(files)
 
 
-def twin_worker(tls: TlsFiles | None = None) -> Iterator[HttpWorker]:
+@pytest.fixture(scope="module")
+def remote_worker() -> Iterator[HttpWorker]:
+    """Its limits are counted elsewhere: each turn waits for them."""
+    yield from twin_worker(remote=True)
+
+
+def twin_worker(tls: TlsFiles | None = None, remote: bool = False) -> Iterator[HttpWorker]:
     """A worker with every model and key that the cases name."""
     settings = Settings(
         http=HttpSettings(
@@ -441,7 +463,7 @@ def twin_worker(tls: TlsFiles | None = None) -> Iterator[HttpWorker]:
         servable(StubModel(), model="slow", in_loop=False),
         servable(failing, model="failing"),
     ]
-    started = HttpWorker(settings, models, tls=tls).start()
+    started = HttpWorker(settings, models, tls=tls, remote=remote).start()
     table = started.predictor.table
     table._known |= {("tree", "loading")}
     create = started.issuer.create
@@ -562,6 +584,32 @@ ONE_OF_EACH = list({parameter.values[0]: parameter for parameter in PARAMETERS}.
 def test_refused_alike_over_tls(tls_worker: HttpWorker, code: str, route: str, case: Case) -> None:
     """The same over TLS, for every code."""
     test_native_and_twin_refuse_alike(tls_worker, code, route, case)
+
+
+@pytest.mark.parametrize(
+    ("code", "route", "case"), [one for one in ONE_OF_EACH if one.values[0] != "store_unavailable"]
+)
+def test_refused_alike_where_limits_are_counted_elsewhere(
+    remote_worker: HttpWorker, code: str, route: str, case: Case
+) -> None:
+    """The same for every code where each turn waits for a counter that hosts share."""
+    test_native_and_twin_refuse_alike(remote_worker, code, route, case)
+
+
+@pytest.mark.parametrize("route", PREDICT_ROUTES)
+def test_answered_alike_where_limits_are_counted_elsewhere(remote_worker: HttpWorker, route: str) -> None:
+    """A good request, on every route."""
+    test_native_and_twin_answer_alike(remote_worker, route, "")
+
+
+def test_a_connection_keeps_its_order_where_limits_are_counted_elsewhere(remote_worker: HttpWorker) -> None:
+    """Native, spent, twin and native again, in one segment: answered in that order, each for its own."""
+    caller = Caller(remote_worker.port, remote_worker.client_tls)
+    targets = ("tree", "absent", "tr%65e", "tree")
+    keys = [remote_worker.keys[name] for name in ("good", "good", "good", "spent")]
+    wanted = zip(targets, keys, strict=True)
+    caller.send(b"".join(request(f"/v2/models/{model}/infer", GOOD[Surface.OIP], key=key) for model, key in wanted))
+    assert [caller.reply().status for _ in targets] == [200, 404, 200, 429]
 
 
 @pytest.mark.parametrize("route", PREDICT_ROUTES)

@@ -17,7 +17,7 @@ from modelyard.app.usage import restored_quotas
 from modelyard.auth.keys import KeyIssuer
 from modelyard.auth.scopes import Scope
 from modelyard.core.clock import SystemClock
-from modelyard.core.errors import SettingsError
+from modelyard.core.errors import SettingsError, UnavailableError
 from modelyard.core.events import Event
 from modelyard.core.settings import Settings
 from modelyard.http.edge.certificate import Certificate
@@ -27,6 +27,7 @@ from modelyard.http.processes.health import Suspects, UnhealthyVersions, version
 from modelyard.http.processes.supervisor import Supervisor
 from modelyard.http.processes.tally import Tallies
 from modelyard.limits.gcra import SharedGcra
+from modelyard.storage.counters import probe
 from modelyard.storage.sql.open import open_stores
 
 log = structlog.get_logger()
@@ -68,6 +69,7 @@ def serve(
     folder = DataFolder(settings.data)
     folder.open()
     folder.lock()
+    check_counter(settings)
     keeper = TlsKeeper(settings.http, folder.path)
     certificate = keeper.start()
     listener = listen(settings)
@@ -97,6 +99,18 @@ def serve(
     finally:
         folder.withdraw()
         server_stopped(settings, started.url)
+
+
+def check_counter(settings: Settings) -> None:
+    """Sees whether the counter that hosts share counts. Where it is only away the start goes on, and the log says so;
+    SettingsError("setting_invalid") where waiting would not help."""
+    try:
+        probe(settings.limits)
+    except UnavailableError as error:
+        if error.retry_after_s is None:
+            raise SettingsError("setting_invalid", error.message, **error.detail) from None
+        choice = settings.limits.on_failure
+        log.error(Event.LIMIT_COUNTER_FAILED, on_failure=choice, said=error.message, **error.detail)
 
 
 def listen(settings: Settings) -> socket.socket:

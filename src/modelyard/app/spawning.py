@@ -23,7 +23,7 @@ from setproctitle import setproctitle
 
 from modelyard.app.child import be_drain, be_worker
 from modelyard.core.events import Event
-from modelyard.core.settings import Settings
+from modelyard.core.settings import REVEALED, Settings
 from modelyard.http.processes.supervisor import Process
 from modelyard.telemetry.logs import emit
 
@@ -49,7 +49,7 @@ class Spawner:
         libraries: Sequence[str] = (),
     ) -> None:
         # The administrator's key stays here: no worker needs it.
-        self._settings = settings.model_dump_json(exclude={"auth"}).encode()
+        self._settings = settings.model_dump_json(exclude={"auth"}, context=REVEALED).encode()
         self._environment = {**os.environ, **threads}
         self._environment.pop("MODELYARD_AUTH__ADMIN_KEY", None)
         self._environment.pop("MODELYARD_CONFIG", None)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import resource
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -28,7 +28,7 @@ from modelyard.core.call import RateState
 from modelyard.core.clock import Clock, SystemClock
 from modelyard.core.errors import LimitError, UnavailableError
 from modelyard.core.events import Event
-from modelyard.core.settings import HttpSettings, JournalSettings, Settings
+from modelyard.core.settings import HttpSettings, JournalSettings, LimitsSettings, Settings
 from modelyard.http.edge.proxied import Edge
 from modelyard.http.edge.tls import TlsContext, tls_files
 from modelyard.http.errors import render_error
@@ -50,12 +50,15 @@ from modelyard.limits.clients import ClientLimits
 from modelyard.limits.concurrency import ClientPermits
 from modelyard.limits.failures import FailedAttempts
 from modelyard.limits.gcra import SharedGcra
+from modelyard.limits.ports import RateCounter
 from modelyard.limits.quota import Quotas, SharedQuota
+from modelyard.limits.remote import RemoteRates
 from modelyard.models.catalog import Catalog
-from modelyard.predict import Predictor, Replays
+from modelyard.predict import Predictor, Replays, WaitingPredictor
 from modelyard.predict.ports import Commit, Journal
 from modelyard.routing.table import RoutingTable
 from modelyard.runtimes.threads import size_threads
+from modelyard.storage.counters import open_counter
 from modelyard.storage.file.kept import KeptAnswers
 from modelyard.storage.file.secret import installation_secret
 from modelyard.telemetry.logs import emit
@@ -118,7 +121,8 @@ async def _main(settings: Settings, handles: Handles) -> None:
         quota = SharedQuota(handles.quota_fd)
         clients = ClientLimits(Quotas(quota, clock), ClientPermits(settings.workers))
         usage = UsageKeeping(services.usage, quota, clock)
-        predictor = Predictor(
+        predictor_over, close_counter = await counting_by(settings.limits, counter)
+        predictor = predictor_over(
             settings=settings,
             loop=loop,
             executor=runs,
@@ -145,6 +149,7 @@ async def _main(settings: Settings, handles: Handles) -> None:
         keeping = loop.create_task(usage.follow(predictor, background))
         worker = _worker(settings, handles, board, services, predictor, snapshots, notes, next_id, recording.poll)
         await worker.run()
+        await close_counter()
         follow.cancel()
         refusals.cancel()
         tending.cancel()
@@ -176,6 +181,23 @@ def _to_the_store(
     decode = partial(decode_for_log, key=installation_secret(settings.data), spliced=True)
     decoder = RecordDecoder(sink.signature, decode, decompress, clock, settings.http.max_body_bytes)
     return StoreJournal(loop, executor, sink, decoder, clock, max_batch=settings.journal.drain_batch)
+
+
+async def counting_by(
+    limits: LimitsSettings, own: RateCounter
+) -> tuple[Callable[..., Predictor], Callable[[], Awaitable[None]]]:
+    """The predictor to make, and what ends its counting: each host counts by itself, or hosts share a counter, which
+    is connected if it answers."""
+    counter = open_counter(limits)
+    if counter is None:
+        return Predictor, _nothing
+    rates = RemoteRates(counter, own, limits)
+    await rates.start()
+    return partial(WaitingPredictor, rates=rates), rates.close
+
+
+async def _nothing() -> None:
+    return None
 
 
 def keep_answers(

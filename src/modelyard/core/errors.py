@@ -24,7 +24,7 @@ ModelyardError
 ├── MediaTypeError        in a form not spoken    encoding_unsupported content_type_unsupported
 ├── DeadlineError         it took too long        receive_timeout request_timeout
 ├── UnavailableError      not now, try again      model_not_ready shutting_down journal_unavailable snapshot_stale
-│                                                 store_unavailable model_unhealthy
+│                                                 store_unavailable model_unhealthy limits_unavailable
 ├── ModelError            the model failed        model_failed
 ├── ConflictError         it is otherwise already version_exists data_folder_in_use client_exists
 │                                                 edit_conflict etag_stale key_not_active
@@ -148,7 +148,10 @@ class DeadlineError(ModelyardError):
 class UnavailableError(ModelyardError):
     """It cannot be done now and may be later."""
 
-    codes = _codes("model_not_ready shutting_down journal_unavailable snapshot_stale store_unavailable model_unhealthy")
+    codes = _codes(
+        "model_not_ready shutting_down journal_unavailable snapshot_stale store_unavailable model_unhealthy "
+        "limits_unavailable"
+    )
 
 
 class ModelError(ModelyardError):

@@ -85,7 +85,11 @@ class Event(StrEnum):
     TRAFFIC_CHANGED = "traffic.changed"
     """An endpoint's weights changed."""
     LIMIT_COUNTER_FAILED = "limits.counter_failed"
-    """The shared rate counter did not answer in time; limits.on_failure decided."""
+    """A counter of limits did not answer in time, or not as it should (`reason`); limits.on_failure decides until it
+    does. Said again every minute while that lasts."""
+    LIMIT_COUNTER_HEALED = "limits.counter_healed"
+    """The counter that hosts share counts again, after `away_s`; so many requests were `refused` and `allowed` without
+    it."""
     JOURNAL_REFUSED = "journal.refused"
     """A turn could not be written, or the spool is full; its requests got 503. Logged when it starts."""
     JOURNAL_HEALED = "journal.healed"

@@ -12,7 +12,17 @@ import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FieldSerializationInfo,
+    SecretStr,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -25,6 +35,12 @@ from modelyard.core.errors import SettingsError
 MIB = 1024 * 1024
 ROOT_PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 BUCKET_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9!_.*'()-]+)*/?")
+COUNTER_URL = re.compile(
+    r"(?:redis|valkey)s?://(?:[^:@/?#\s]+@)?(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?(?:/[0-9]{0,5})?"
+)
+REVEALED = "revealed"
+"""The context in which a dump holds secrets: for a process of ours, never for people or files."""
+_URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s]*@")
 OWN_SEGMENTS = frozenset({"v1", "v2", "ping", "invocations", "docs", "openapi.json", "metrics", "console"})
 """What the server's own paths begin with: as a prefix they could not be told apart."""
 
@@ -106,6 +122,29 @@ class LimitsSettings(Section):
     max_concurrency: int = Field(1024, ge=1, description="Predictions in flight per worker; beyond it 503.")
     max_clients: int = Field(65_536, ge=16, description="Slots of the shared limit table.")
     on_failure: Literal["allow", "refuse"] = Field("refuse", description="What happens when the counter fails.")
+    url: str | None = Field(
+        None,
+        description="Where hosts count together: `valkey://host:6379`, `redis://…`, or `rediss://…` for TLS; each host "
+        "by itself, in memory, if unset.",
+    )
+    password: SecretStr | None = Field(None, description="The password of `url`; its user, if any, is in the URL.")
+    tls_ca: Path | None = Field(
+        None, description="Authorities that sign the certificate of `url`, PEM; the system's if unset."
+    )
+    timeout_ms: float = Field(50, gt=0, le=10_000, description="How long one count by `url` may take (ms).")
+
+    @field_validator("url")
+    @classmethod
+    def _is_counter(cls, value: str | None) -> str | None:
+        if value is not None and not COUNTER_URL.fullmatch(value):
+            raise ValueError("valkey://user@host:6379/0, redis:// or rediss://; the password is limits.password")
+        return value
+
+    @field_serializer("password", when_used="json")
+    def _starred(self, value: SecretStr | None, info: FieldSerializationInfo) -> str | None:
+        if value is None:
+            return None
+        return value.get_secret_value() if info.context == REVEALED else str(value)
 
 
 class BatchingSettings(Section):
@@ -332,7 +371,7 @@ def load_settings(config: Path | None = None, **flags: Any) -> Settings:
             f"The setting `{name}` is wrong: {first['msg'].lower()}.",
             field=name,
             expected=first["msg"],
-            got=repr(first.get("input"))[:200],
+            got=_URL_PASSWORD.sub(r"\1***@", repr(first.get("input")))[:200],
         ) from None
     except (ValueError, TypeError) as error:
         raise SettingsError("setting_invalid", f"The settings cannot be read: {error}", field="--config") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -24,8 +25,46 @@ class RateDecision(msgspec.Struct, frozen=True):
 
 
 class RateCounter(Protocol):
-    """The exact limit, shared by all workers of a host (later: by hosts)."""
+    """The exact limit, shared by all workers of a host."""
 
     def take(self, slot: int, interval_s: float, burst: int, count: int = 1) -> RateDecision:
         """Takes up to `count` requests from the client's allowance, atomically; the same as taking them one by one at
         this moment. `interval_s` is the time between requests at the sustained rate."""
+
+
+class RateAsk(msgspec.Struct, frozen=True):
+    """What is asked for one client: `count` requests, of which `burst` may come at once and one every `interval_s` for
+    ever. `client_id` is the client's on every host that shares its database; `slot` is its place in this host's own
+    tables."""
+
+    client_id: str
+    slot: int
+    interval_s: float
+    burst: int
+    count: int = 1
+
+
+class RemoteCounter(Protocol):
+    """The exact limit, shared by hosts: a counter behind a network. One for each worker, called on its loop.
+
+    How to write one:
+
+    * `storage/counters.py` opens it by the scheme of `limits.url`, which `core.settings` must know too.
+    * All that is decided elsewhere stays there: `limits.remote` puts the requests of a turn together, bounds each call
+      by `limits.timeout_ms` (it cancels the call), stops calling a counter that fails, tries it again every second,
+      and does what `limits.on_failure` says meanwhile. So a counter tries nothing twice that may have been counted,
+      catches no cancellation, and waits for nothing on its own.
+    * Decisions are those of `limits.gcra`, by the counter's own clock, whatever clocks the hosts have: a stored time
+      is never more than a burst ahead of that clock, so that a clock that jumps locks nobody out. Put the adapter into
+      `tests/contract/test_remote_counter.py`, which says so in cases.
+    * A count that is lost with the counter's memory gives its clients at most one burst. State that is worth nothing
+      any more (the burst is whole) goes by itself.
+    """
+
+    async def take(self, asks: Sequence[RateAsk]) -> Sequence[RateDecision]:
+        """A decision for each, in order, each taken atomically: many clients in one round trip, or side by side. A
+        client may be named more than once. Connects where that is needed. UnavailableError("limits_unavailable"),
+        whose `detail.reason` is a stable word: then the caller treats all of them as not counted."""
+
+    async def close(self) -> None:
+        """Gives everything back; a second call does nothing. Never raises."""

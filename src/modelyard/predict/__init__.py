@@ -10,5 +10,6 @@ from modelyard.predict.prediction import REQUEST_ID, Prediction
 from modelyard.predict.replay import Replays
 from modelyard.predict.road import OFF_LOOP_BYTES
 from modelyard.predict.spine import Predictor
+from modelyard.predict.waiting import WaitingPredictor
 
-__all__ = ["OFF_LOOP_BYTES", "REQUEST_ID", "Commit", "Prediction", "Predictor", "Replays"]
+__all__ = ["OFF_LOOP_BYTES", "REQUEST_ID", "Commit", "Prediction", "Predictor", "Replays", "WaitingPredictor"]

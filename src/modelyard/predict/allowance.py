@@ -35,6 +35,14 @@ def grant(counter: RateCounter, principal: Principal, count: int) -> Grant:
     return Grant(decision.passed, rate, None if decision.passed == count else limited(principal, decision))
 
 
+def judged(principal: Principal, count: int, verdict: RateDecision | ModelyardError) -> Grant:
+    """The same of what was decided elsewhere."""
+    if isinstance(verdict, ModelyardError):
+        return Grant(0, None, verdict)
+    rate = RateState(verdict.limit, verdict.remaining, verdict.reset_s)
+    return Grant(verdict.passed, rate, None if verdict.passed == count else limited(principal, verdict))
+
+
 def own_bounds(clients: ClientLimits | None, principal: Principal) -> ModelyardError | None:
     """Takes one of the client's daily quota and concurrency; why not, if one of them leaves no room."""
     if clients is not None:
@@ -55,7 +63,11 @@ def told(error: ModelyardError, rate: RateState) -> RateState:
 
 def take_one(counter: RateCounter, principal: Principal) -> RateState:
     """One request; LimitError, or what the counter raises."""
-    decision = counter.take(principal.slot, principal.interval_s, principal.burst)
+    return passed_one(principal, counter.take(principal.slot, principal.interval_s, principal.burst))
+
+
+def passed_one(principal: Principal, decision: RateDecision) -> RateState:
+    """What is left after a single request that passed; LimitError if it did not."""
     if decision.passed:
         return RateState(decision.limit, decision.remaining, decision.reset_s)
     raise limited(principal, decision)

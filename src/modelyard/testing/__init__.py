@@ -20,7 +20,7 @@ from modelyard.testing.builders import (
 )
 from modelyard.testing.clock import FakeClock
 from modelyard.testing.keys import MemoryKeyStore, MemoryUsageStore, SnapshotVersion
-from modelyard.testing.limits import MemoryRateCounter
+from modelyard.testing.limits import MemoryRateCounter, MemoryRemoteCounter
 from modelyard.testing.models import MemoryEndpointStore, MemoryRegistry
 from modelyard.testing.records import MemoryRecordLog, MemoryRecordSink
 from modelyard.testing.stores import memory_stores
@@ -36,6 +36,7 @@ __all__ = [
     "MemoryRecordLog",
     "MemoryRecordSink",
     "MemoryRegistry",
+    "MemoryRemoteCounter",
     "MemoryUsageStore",
     "SnapshotVersion",
     "StubModel",

@@ -1,11 +1,13 @@
-"""The rate counter in memory."""
+"""Rate counters in memory."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import Sequence
 
 from modelyard.core.clock import Clock
-from modelyard.limits.ports import RateDecision
+from modelyard.limits.ports import RateAsk, RateDecision
 
 
 class MemoryRateCounter:
@@ -35,3 +37,45 @@ class MemoryRateCounter:
             reset_s=arrival - now,
             retry_after_s=0.0 if passed == count else wait_s,
         )
+
+
+class MemoryRemoteCounter:
+    """limits.ports.RemoteCounter without a network. `error` is raised instead of counting, while it is set; while
+    `holding`, calls wait for `let_go`. `exchanges` lists what was asked together."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.error: Exception | None = None
+        self.exchanges: list[Sequence[RateAsk]] = []
+        self.holding = False
+        self.closed = False
+        self._counter = MemoryRateCounter(clock)
+        self._places: dict[str, int] = {}
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def take(self, asks: Sequence[RateAsk]) -> Sequence[RateDecision]:
+        """One after the other, under one name for each client."""
+        self.exchanges.append(asks)
+        if self.holding:
+            waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiting)
+            await waiting
+        if self.error is not None:
+            raise self.error
+        return [
+            self._counter.take(
+                self._places.setdefault(ask.client_id, len(self._places)), ask.interval_s, ask.burst, ask.count
+            )
+            for ask in asks
+        ]
+
+    def let_go(self) -> None:
+        """All calls that wait go on; those that follow do not wait."""
+        self.holding = False
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            if not one.done():
+                one.set_result(None)
+
+    async def close(self) -> None:
+        """Nothing to give back."""
+        self.closed = True

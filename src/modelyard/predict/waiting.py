@@ -1,0 +1,74 @@
+"""The spine where limits are counted elsewhere: a turn waits for its counts, while the loop goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from modelyard.auth.table import Principal
+from modelyard.core.call import Call, RateState
+from modelyard.core.errors import ModelyardError
+from modelyard.limits.ports import RateAsk
+from modelyard.limits.remote import RemoteRates, Verdict
+from modelyard.predict.allowance import Grant, judged, passed_one
+from modelyard.predict.prediction import Prediction
+from modelyard.predict.road import Road
+from modelyard.predict.spine import Predictor
+
+
+class WaitingPredictor(Predictor):
+    """A Predictor whose turns ask `rates`. A request that waits is no prediction yet: it has no id and no permit, and
+    holds the place of its connection. Its record counts the wait."""
+
+    def __init__(self, *, rates: RemoteRates, **stations: Any) -> None:
+        super().__init__(**stations)
+        self._rates = rates
+        self._arrived_s = 0.0
+        self._new = self._new_since
+
+    async def take(self, principal: Principal) -> RateState:
+        """See Predictor; UnavailableError("limits_unavailable")."""
+        verdict = await self._rates.take(ask_for(principal, 1))
+        if isinstance(verdict, ModelyardError):
+            raise verdict
+        return passed_one(principal, verdict)
+
+    def _admit(self, arrived: Sequence[Call]) -> None:
+        """Those whose keys are good wait for their counts."""
+        at_ns, arrived_s = time.time_ns(), time.perf_counter()
+        admitted, asked = self._recognise(arrived)
+        if asked:
+            asks = [ask_for(principal, count) for principal, count in asked.items()]
+            self._rates.ask(asks, partial(self._counted, admitted, asked, at_ns, arrived_s))
+
+    def _counted(
+        self,
+        admitted: Sequence[tuple[Call, Road]],
+        asked: Mapping[Principal, int],
+        at_ns: int,
+        arrived_s: float,
+        verdicts: Sequence[Verdict],
+    ) -> None:
+        """The turn goes on, in a later one of the loop."""
+        grants: dict[Principal, Grant] = {
+            principal: judged(principal, count, verdict)
+            for (principal, count), verdict in zip(asked.items(), verdicts, strict=True)
+        }
+        self._arrived_s = arrived_s
+        self._batcher.hold()
+        try:
+            self._enter(admitted, grants, at_ns)
+        finally:
+            self._batcher.turn()
+
+    def _new_since(self, *fields: Any) -> Prediction:
+        prediction = Prediction(*fields)
+        prediction.submitted_s = self._arrived_s
+        return prediction
+
+
+def ask_for(principal: Principal, count: int) -> RateAsk:
+    """So many requests of the key's client."""
+    return RateAsk(principal.client_id, principal.slot, principal.interval_s, principal.burst, count)

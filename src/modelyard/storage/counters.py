@@ -1,0 +1,55 @@
+"""Which counter of limits the settings name."""
+
+from __future__ import annotations
+
+import asyncio
+
+from modelyard.core.errors import SettingsError, UnavailableError
+from modelyard.core.settings import LimitsSettings
+from modelyard.limits.breaker import Breaker
+from modelyard.limits.ports import RemoteCounter
+
+
+def open_counter(settings: LimitsSettings) -> RemoteCounter | None:
+    """The counter of `limits.url`, not connected yet; None where each host counts by itself. By scheme: another kind
+    of counter is another branch here. SettingsError("setting_invalid")."""
+    if settings.url is None:
+        return None
+    try:
+        from modelyard.storage.valkey.counter import ValkeyCounter
+    except ModuleNotFoundError:
+        raise SettingsError(
+            "setting_invalid",
+            "The setting `limits.url` names Valkey, which the extra `valkey` brings.",
+            field="limits.url",
+            expected="pip install 'modelyard[valkey]'",
+        ) from None
+    from modelyard.storage.valkey.location import Location
+
+    return ValkeyCounter(Location.parse(settings.url), settings.password, settings.tls_ca)
+
+
+def probe(settings: LimitsSettings) -> None:
+    """Returns if the counter of `limits.url` counts in time, or if there is none; outside of any loop.
+
+    SettingsError("setting_invalid"), UnavailableError("limits_unavailable"): its `retry_after_s` is set where waiting
+    may help, and None where the settings are wrong.
+    """
+    counter = open_counter(settings)
+    if counter is not None:
+        asyncio.run(_try_once(counter, settings))
+
+
+async def _try_once(counter: RemoteCounter, settings: LimitsSettings) -> None:
+    try:
+        await Breaker(counter, settings.timeout_ms / 1e3, allow=False).try_once()
+    except TimeoutError:
+        raise UnavailableError(
+            "limits_unavailable",
+            "The counter that `limits.url` names does not answer in time: see to it, or raise limits.timeout_ms.",
+            retry_after_s=1.0,
+            field="limits.url",
+            reason="too_slow",
+        ) from None
+    finally:
+        await counter.close()

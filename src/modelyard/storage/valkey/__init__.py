@@ -1,0 +1,1 @@
+"""Limits that hosts share, in Valkey or Redis."""
