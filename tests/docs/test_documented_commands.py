@@ -20,6 +20,7 @@ from typer.main import get_command
 from modelyard.cli.main import app
 from modelyard.core.settings import load_settings
 from objectstore.emulator import Emulator
+from postgres.server import Server
 
 ROOT = Path(__file__).parent.parent.parent
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -30,6 +31,8 @@ ALONE = ("docs/start.md", "docs/guides/publish.md", "docs/guides/switch-traffic.
 """Pages whose commands run by themselves, in a folder of their own, with the models that examples/train.py makes."""
 IN_A_BUCKET = "docs/guides/artifacts-on-s3.md"
 """Its commands run with an emulator in the place of AWS."""
+TO_A_SERVER = "docs/guides/from-a-laptop-to-a-server.md"
+"""Its commands run with a PostgreSQL server of the tests' own."""
 NEEDS_A_SERVER = ("docs/guides/publish.md", "docs/guides/switch-traffic.md", "docs/guides/keys.md")
 STANDS_FOR = {"3fXkQ9aLm2Zp": "$(newest)", "mdy_…": "$(issued)", "3f9c0a12be77": "$(held)"}
 """What the reader puts in place of a key's id, of its text, and of a hold's id."""
@@ -156,6 +159,26 @@ def test_the_page_of_the_bucket_runs(
     assert load_settings(tmp_path / "modelyard.toml").artifacts.url == "s3://my-models/yard"
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed (apt-get install curl)")
+def test_the_page_of_the_copy_runs(models: Path, tmp_path: Path, postgres: Server) -> None:
+    """Every command ends with 0, from a server on SQLite to one on PostgreSQL, and the tables are equal."""
+    shutil.copytree(models / "iris", tmp_path / "iris")
+    url = postgres.empty()
+    first, *rest = blocks(TO_A_SERVER)
+    (tmp_path / "modelyard.toml").write_text(fenced(TO_A_SERVER, "toml")[0])
+    script = "\n".join((BEFORE, SERVE, "modelyard publish iris iris", first, *rest))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        script = script.replace("8080", str(free.getsockname()[1]))
+    script = f"sed -i 's|{LAPTOP_URL}|{url}|' modelyard.toml\n" + script.replace(LAPTOP_URL, url)
+    done = run(script, tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout.count("equal on both sides") == 2
+    assert postgres.query("SELECT count(*) FROM versions", url.rpartition("/")[2]) == "1"
+
+
+LAPTOP_URL = "postgresql://modelyard@db.example.com/modelyard"
+
+
 def test_the_index_names_every_page() -> None:
     """No guide and no concept is left out of the index."""
     index = (ROOT / "docs/index.md").read_text()
@@ -168,7 +191,7 @@ def test_every_page_with_commands_is_run() -> None:
     pages = [ROOT / "README.md", ROOT / "examples/README.md", ROOT / "docs/start.md", *(ROOT / "docs/guides").glob("*")]
     shown = {str(path.relative_to(ROOT)) for path in (*pages, *(ROOT / "docs/concepts").glob("*"))}
     with_commands = {page for page in shown if blocks(page)}
-    assert with_commands - {*GUIDES, *ALONE, IN_A_BUCKET, "README.md"} == set()
+    assert with_commands - {*GUIDES, *ALONE, IN_A_BUCKET, TO_A_SERVER, "README.md"} == set()
 
 
 @pytest.mark.parametrize("page", ["docs/guides/operate.md", "docs/guides/behind-a-proxy.md"])

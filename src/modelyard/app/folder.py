@@ -58,6 +58,12 @@ class DataFolder:
                 got=str(self.path),
             ) from None
 
+    def unlock(self) -> None:
+        """Gives the folder back, if this object took it."""
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
     def locked(self) -> bool:
         """Whether a server runs on this folder now."""
         try:

@@ -48,3 +48,7 @@ class AuditAction(StrEnum):
     """A subject's records were ordered away; `after` has a salted digest of the subject, which is named nowhere."""
     AUDIT_ANCHOR = "audit:anchor"
     """The head file was missing beside a log that has events; it was made again."""
+    COPY_START = "copy:start"
+    """A copy of everything into another database began; `after` says from where to where. The copy holds it too."""
+    COPY_FINISH = "copy:finish"
+    """All is there and was compared; `after` has the rows and the SHA-256 of every table."""

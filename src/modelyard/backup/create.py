@@ -16,7 +16,6 @@ from pathlib import Path
 
 import modelyard
 from modelyard.app.folder import DataFolder
-from modelyard.app.services import open_services
 from modelyard.backup import waiting
 from modelyard.backup.database import Holdings, copy_database, holdings, opened
 from modelyard.backup.manifest import (
@@ -40,9 +39,8 @@ from modelyard.backup.manifest import (
 )
 from modelyard.backup.place import partial, sweep, take_file, take_folder
 from modelyard.core.clock import Clock
-from modelyard.core.errors import CommandError, ConflictError, ModelyardError, SettingsError
+from modelyard.core.errors import CommandError, ModelyardError, SettingsError
 from modelyard.core.settings import Settings
-from modelyard.journal.spool import spool_bytes
 from modelyard.storage.file.artifacts import FolderArtifactStore
 from modelyard.storage.file.incoming import NAME as INCOMING
 from modelyard.storage.file.secret import installation_secret
@@ -147,7 +145,7 @@ def _settle(folder: DataFolder, settings: Settings, clock: Clock, wait_s: float)
     if not marks:
         return 0
     if not folder.locked():
-        _store(folder, settings)
+        waiting.store_rest(settings)
     with opened(folder.database, settings.database.busy_timeout_s) as live:
 
         def position(name: str) -> int:
@@ -156,18 +154,6 @@ def _settle(folder: DataFolder, settings: Settings, clock: Clock, wait_s: float)
 
         left = waiting.settled(folder.spool, marks, position, clock, wait_s)
         return waiting.records(folder.spool, left, position)
-
-
-def _store(folder: DataFolder, settings: Settings) -> None:
-    """Stores what a server that is gone left in the spool, for as long as that brings something."""
-    services = open_services(settings)
-    try:
-        while services.drain(None) and spool_bytes(folder.spool):
-            pass  # each call ends after a bounded time
-    except ConflictError:  # a server started meanwhile; its drain does it
-        pass
-    finally:
-        services.close()
 
 
 def _copy_small(data: Path, content: Path, name: str) -> None:

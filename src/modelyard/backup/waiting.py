@@ -11,9 +11,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from modelyard.app.folder import DataFolder
+from modelyard.app.services import open_services
 from modelyard.core.clock import Clock
+from modelyard.core.errors import ConflictError
+from modelyard.core.settings import Settings
 from modelyard.journal.frame import read_frames
-from modelyard.journal.spool import spool_files
+from modelyard.journal.spool import spool_bytes, spool_files
 
 POLL_S = 0.05
 
@@ -66,3 +70,15 @@ def records(spool: Path, marks: Mapping[str, int], position: Position) -> int:
         with suppress(FileNotFoundError), (spool / name).open("rb") as file:
             count += sum(1 for frame in read_frames(file, begin) if frame.end <= size)
     return count
+
+
+def store_rest(settings: Settings) -> None:
+    """Stores what a server that is gone left in the spool of its data folder, for as long as that brings something."""
+    services = open_services(settings)
+    try:
+        while services.drain(None) and spool_bytes(DataFolder(settings.data).spool):
+            pass  # each call ends after a bounded time
+    except ConflictError:  # a server started meanwhile; its drain does it
+        pass
+    finally:
+        services.close()

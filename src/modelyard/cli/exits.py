@@ -67,6 +67,8 @@ _CODES: Mapping[str, Exit] = {
     "server_unreachable": Exit.UNAVAILABLE,
     "backup_exists": Exit.CONFLICT,
     "folder_not_empty": Exit.CONFLICT,
+    "copy_target_taken": Exit.CONFLICT,
+    "copy_same_side": Exit.USAGE,
 }
 
 _REMEDIES: Mapping[str, str] = {
@@ -86,6 +88,7 @@ _REMEDIES: Mapping[str, str] = {
     "backup_too_new": "Restore it with the Modelyard that made it, or a newer one.",
     "backup_damaged": "`modelyard backup verify BACKUP` names all that is wrong; take another backup.",
     "folder_not_empty": "Choose another --data; `modelyard serve --data` follows.",
+    "copy_target_taken": "Choose another --to: an empty database, or a data folder that is not there.",
     "data_folder_in_use": "Use --server URL to speak with the server that has it.",
 }
 

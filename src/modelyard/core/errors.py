@@ -37,10 +37,12 @@ ModelyardError
 │                                                 archive_unsafe
 ├── SettingsError         the start is refused    setting_invalid port_in_use data_folder_unusable
 │                                                 tls_file_unreadable tls_key_mismatch tls_certificate_expired
+│                                                 copy_unfinished schema_outdated
 ├── CommandError          the command line is     usage_invalid file_unreadable server_not_running
 │                         refused                 server_unreachable answer_unreadable conversion_unsupported
 │                                                 conversion_differs backup_exists backup_damaged backup_foreign
 │                                                 backup_too_new backup_failed backup_unsupported folder_not_empty
+│                                                 copy_target_taken copy_same_side copy_failed copy_differs
 └── InternalError         our fault               internal
 
 Core knows no HTTP: `http/errors.py` alone maps families to statuses.
@@ -183,7 +185,8 @@ class SettingsError(ModelyardError):
     """The program cannot start as it is configured."""
 
     codes = _codes(
-        "setting_invalid port_in_use data_folder_unusable tls_file_unreadable tls_key_mismatch tls_certificate_expired"
+        "setting_invalid port_in_use data_folder_unusable tls_file_unreadable tls_key_mismatch tls_certificate_expired "
+        "copy_unfinished schema_outdated"
     )
 
 
@@ -193,7 +196,7 @@ class CommandError(ModelyardError):
     codes = _codes(
         "usage_invalid file_unreadable server_not_running server_unreachable answer_unreadable conversion_unsupported "
         "conversion_differs backup_exists backup_damaged backup_foreign backup_too_new backup_failed "
-        "backup_unsupported folder_not_empty"
+        "backup_unsupported folder_not_empty copy_target_taken copy_same_side copy_failed copy_differs"
     )
 
 

@@ -71,6 +71,6 @@ def test_a_server_that_is_gone_left_nothing_out(settings: Settings, tmp_path: Pa
 def test_what_waits_is_counted(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records that the database did not have in time are said, not left out in silence."""
     written(settings.data / "spool", 2, 3)
-    monkeypatch.setattr("modelyard.backup.create._store", lambda *_: None)  # as a drain that does not come
+    monkeypatch.setattr("modelyard.backup.waiting.store_rest", lambda *_: None)  # as a drain that does not come
     made = create(settings, tmp_path / "out", FakeClock(), 0.0)
     assert (made.waiting, made.counts["records"]) == (5, 3)

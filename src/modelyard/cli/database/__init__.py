@@ -1,0 +1,1 @@
+"""`modelyard copy` and `modelyard migrate`."""
