@@ -26,8 +26,9 @@ ROOT = Path(__file__).parent.parent.parent
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 GUIDES = ("docs/concepts/limits.md", "docs/concepts/publishing.md", "docs/concepts/records.md",
           "docs/concepts/audit.md", "docs/guides/prediction-log.md")  # fmt: skip
-ALONE = ("docs/start.md", "docs/guides/publish.md", "docs/guides/switch-traffic.md", "docs/guides/operate.md",
-         "docs/guides/tls.md", "docs/guides/keys.md", "docs/guides/retention.md", "examples/README.md")  # fmt: skip
+ALONE = ("docs/start.md", "docs/guides/publish.md", "docs/guides/sign.md", "docs/guides/switch-traffic.md",
+         "docs/guides/operate.md", "docs/guides/tls.md", "docs/guides/keys.md", "docs/guides/retention.md",
+         "examples/README.md")  # fmt: skip
 """Pages whose commands run by themselves, in a folder of their own, with the models that examples/train.py makes."""
 IN_A_BUCKET = "docs/guides/artifacts-on-s3.md"
 """Its commands run with an emulator in the place of AWS."""

@@ -27,6 +27,7 @@ from modelyard.http.processes.health import Suspects, UnhealthyVersions, version
 from modelyard.http.processes.supervisor import Supervisor
 from modelyard.http.processes.tally import Tallies
 from modelyard.limits.gcra import SharedGcra
+from modelyard.models.signing.trust import Trust
 from modelyard.storage.counters import probe
 from modelyard.storage.sql.open import open_stores
 
@@ -66,6 +67,7 @@ def serve(
     the socket is bound and keys exist, `ready` when the first worker accepts. Raises SettingsError,
     ConflictError("data_folder_in_use").
     """
+    Trust.of(settings.models)
     folder = DataFolder(settings.data)
     folder.open()
     folder.lock()

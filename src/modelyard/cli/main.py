@@ -18,6 +18,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("modelyard.cli.demo", "See the whole road on real data, in under a minute."),
     "serve": ("modelyard.cli.serve", "Start a server on a data folder."),
     "publish": ("modelyard.cli.publish", "Publish a model file or folder as a version."),
+    "sign": ("modelyard.cli.signing.sign", "Sign a model file or folder."),
+    "signer": ("modelyard.cli.signing.signer", "Make and show the keys that sign versions."),
     "convert": ("modelyard.cli.conversion.commands", "Convert a model to ONNX and compare the answers."),
     "models": ("modelyard.cli.models", "Show models and versions."),
     "traffic": ("modelyard.cli.traffic", "Show or set the shares of an endpoint's versions."),

@@ -63,8 +63,15 @@ def print_version(found: dict[str, Any]) -> None:
         "Size": size_text(found["size_bytes"]), "Created": found["created_at"], "Digest": found["digest"],
         "Inputs": "\n".join(map(_tensor, signature["inputs"])),
         "Outputs": "\n".join(map(_tensor, signature["outputs"])),
-        "Metrics": found["metrics"], "Redacted": found["redaction"],
+        "Metrics": found["metrics"], "Redacted": found["redaction"], "Signed by": _signer(found["signing"]),
     })  # fmt: skip
+
+
+def _signer(signing: dict[str, Any]) -> str:
+    """Who signed, and whether that counts; nothing of an unsigned version."""
+    if signing["signer"] is None:
+        return ""
+    return f"{signing['signer']}{'' if signing['trusted'] else ' (not trusted here)'}"
 
 
 def _tensor(spec: dict[str, Any]) -> str:

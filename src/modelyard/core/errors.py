@@ -34,7 +34,8 @@ ModelyardError
 │                                                 external_data_outside format_unknown format_not_allowed
 │                                                 runtime_missing types_untrusted manifest_invalid
 │                                                 signature_conflict warm_up_failed example_failed publish_timeout
-│                                                 archive_unsafe
+│                                                 archive_unsafe signature_missing signature_invalid
+│                                                 signer_unknown
 ├── SettingsError         the start is refused    setting_invalid port_in_use data_folder_unusable
 │                                                 tls_file_unreadable tls_key_mismatch tls_certificate_expired
 │                                                 copy_unfinished schema_outdated
@@ -177,7 +178,7 @@ class PublishError(ModelyardError):
     codes = _codes(
         "model_empty model_unreadable opset_unsupported external_data_outside format_unknown format_not_allowed "
         "runtime_missing types_untrusted manifest_invalid signature_conflict warm_up_failed example_failed "
-        "publish_timeout archive_unsafe"
+        "publish_timeout archive_unsafe signature_missing signature_invalid signer_unknown"
     )
 
 

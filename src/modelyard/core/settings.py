@@ -264,6 +264,10 @@ class ModelsSettings(Section):
     publish_timeout_s: float = Field(120, gt=0, description="Parse, warm-up and example of a publish, together.")
     publish_memory_bytes: int = Field(8 * 1024 * MIB, ge=64 * MIB, description="Memory of the publish check's process.")
     trusted_types: tuple[str, ...] = Field((), description="Types that a skops file may hold beyond the safe ones.")
+    require_signature: bool = Field(False, description="Only versions of trusted signers are published and loaded.")
+    trusted_signers: tuple[str, ...] = Field(
+        (), description="Public keys (Ed25519) of who may sign versions: PEM, `ed25519:BASE64`, or a file with either."
+    )
     max_run_s: float = Field(60, gt=0, description="A run longer than this hangs: its worker is replaced.")
     unhealthy_deaths: int = Field(5, ge=1, description="Workers that may die in a version's run.")
     unhealthy_within_s: float = Field(60, gt=0, description="The time in which those deaths count.")

@@ -31,6 +31,7 @@ from modelyard.core.types import (
 from modelyard.models.manifest import Manifest
 from modelyard.models.ports import Runtime, Version
 from modelyard.models.rows import attempts, is_batchable, row_count, spread_rows
+from modelyard.models.signing.trust import Trust
 
 SEED = 20_240_229
 ROWS = 32
@@ -54,8 +55,10 @@ def load_servable(
     measuring: AbstractContextManager[Any] | None = None,
 ) -> Servable:
     """The version, verified against its manifest, loaded, warmed and checked; UnavailableError("model_not_ready") if
-    a file is not the published one, PublishError if it cannot be loaded. `measuring` is held while runs are timed."""
+    a file is not the published one, PublishError if it cannot be loaded, or if its signature does not hold or is not
+    one that the settings ask for. `measuring` is held while runs are timed."""
     verify(version, folder)
+    Trust.of(settings.models).examine_folder(folder, version.manifest.files)
     options = {
         "threads": threads,
         "trusted_types": settings.models.trusted_types,

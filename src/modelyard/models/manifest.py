@@ -24,7 +24,8 @@ class Manifest(msgspec.Struct, frozen=True):
 
     `example` is a request in the Open Inference Protocol's JSON form; `metrics` are the owner's training metrics;
     `provenance` is free text by name; `redaction` names the columns whose values the log must not hold, alone or each
-    with its rule (core/redaction.py).
+    with its rule (core/redaction.py). `signer` is the id of the key that signed the files (models/signing); a manifest
+    without one has no such field, and the digest that it had before there were any.
     """
 
     format: str
@@ -37,6 +38,7 @@ class Manifest(msgspec.Struct, frozen=True):
     limits: Mapping[str, Any] = {}
     redaction: tuple[str, ...] | Mapping[str, str] = ()
     schema: int = 1
+    signer: str | msgspec.UnsetType = msgspec.UNSET
 
     def digest(self) -> str:
         """SHA-256 (hex) over the canonical JSON of the manifest; names the version's content."""

@@ -28,10 +28,12 @@ from modelyard.models.complete import check_redaction
 from modelyard.models.manifest import FileEntry, Manifest
 from modelyard.models.ports import ArtifactStore, Registry, Version
 from modelyard.models.report import Check, CheckOptions, CheckReport, Overrides
+from modelyard.models.signing.statement import OVERRIDES_FILE as OVERRIDES
+from modelyard.models.signing.statement import SIGNATURE_FILE, named_content
+from modelyard.models.signing.trust import Signed, Trust
 from modelyard.models.stage import RESERVED, stage_file, stage_folder
 from modelyard.telemetry.logs import emit
 
-OVERRIDES = "modelyard.json"
 MAX_OVERRIDES_BYTES = 64 * 1024 * 1024
 SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "sklearn": ".skops", "lightgbm": ".txt", "xgboost": ".ubj",
                                 "torchscript": ".pt", "torch_export": ".pt2"}  # fmt: skip
@@ -47,6 +49,16 @@ class PublishResult(msgspec.Struct, frozen=True):
 
     version: Version
     created: bool
+
+
+class _Staged(msgspec.Struct, frozen=True):
+    """The private copy: the model's own `files`, and, of a signed version, what is kept beside them as it came."""
+
+    files: list[FileEntry]
+    overrides: Overrides
+    beside: tuple[FileEntry, ...] = ()
+    contents: Mapping[str, bytes] = {}
+    signed: Signed = Signed()
 
 
 class Publisher:
@@ -65,6 +77,7 @@ class Publisher:
         self._settings = settings
         self._clock = clock
         self._check = check
+        self._trust = Trust.of(settings.models)
 
     def publish(
         self,
@@ -77,7 +90,8 @@ class Publisher:
         """Publishes a file or a folder. Without `version` the next number is taken.
 
         The same bytes again are a no-op. InvalidRequestError("name_invalid"), TooLargeError, PublishError,
-        ConflictError("version_exists"), UnavailableError("store_unavailable"); each leaves nothing behind.
+        ConflictError("version_exists"), UnavailableError("store_unavailable"); each leaves nothing behind. Signatures
+        are checked before anything else looks at the files.
         """
         try:
             check_name("model", model)
@@ -107,25 +121,27 @@ class Publisher:
         metrics: Mapping[str, Any] | None,
         example: Mapping[str, Any] | None,
     ) -> PublishResult:
-        files, overrides = self._stage(folder, source)
+        staged = self._stage(folder, source)
         overrides = msgspec.structs.replace(
-            overrides,
-            metrics={**overrides.metrics, **(metrics or {})},
-            example=example if example is not None else overrides.example,
+            staged.overrides,
+            metrics={**staged.overrides.metrics, **(metrics or {})},
+            example=example if example is not None else staged.overrides.example,
         )
-        if (known := self._known(model, version, files)) is not None:
+        if (known := self._known(model, version, [*staged.files, *staged.beside])) is not None:
             return PublishResult(known, False)
         report = self._check(folder, self._options(overrides))
         check_redaction(report.signature, overrides.redaction)
-        files, entry = _settle_name(folder, files, report)
-        manifest = _manifest(report, files, entry, overrides)
+        files, entry = _settle_name(folder, staged.files, report)
+        for name, content in staged.contents.items():
+            (folder / name).write_bytes(content)
+        manifest = _manifest(report, [*files, *staged.beside], entry, overrides, staged.signed)
         (folder / RESERVED).write_bytes(msgspec.json.encode(manifest))
         digest = manifest.digest()
         self._artifacts.put(digest, folder)
         return self._register(model, version, manifest, digest)
 
-    def _stage(self, folder: Path, source: Path) -> tuple[list[FileEntry], Overrides]:
-        """The private copy of the files, and what the owner says of them."""
+    def _stage(self, folder: Path, source: Path) -> _Staged:
+        """The private copy of the files, what the owner says of them, and who signed them."""
         try:
             source = source.resolve(strict=True)
         except (OSError, RuntimeError):
@@ -135,11 +151,18 @@ class Publisher:
         bound = self._settings.models.max_version_bytes
         if not source.is_dir():
             name = "model" + (source.suffix if source.suffix in SUFFIXES.values() else "")
-            return [stage_file(source, folder, name, bound)], Overrides()
+            files = [stage_file(source, folder, name, bound)]
+            return _Staged(files, Overrides(), signed=self._trust.examine(None, files))
         files = stage_folder(source, folder, bound)
+        signed = self._trust.examine_folder(folder, files)
         overrides = read_overrides(folder / OVERRIDES)
-        (folder / OVERRIDES).unlink(missing_ok=True)
-        return [entry for entry in files if entry.path != OVERRIDES], overrides
+        kept = (OVERRIDES, SIGNATURE_FILE) if signed.signer is not None else ()
+        beside = tuple(entry for entry in files if entry.path in kept)
+        contents = {entry.path: (folder / entry.path).read_bytes() for entry in beside}
+        for name in (OVERRIDES, SIGNATURE_FILE):
+            (folder / name).unlink(missing_ok=True)
+        own = [entry for entry in files if entry.path not in (OVERRIDES, SIGNATURE_FILE)]
+        return _Staged(own, overrides, beside, contents, signed)
 
     def _known(self, model: str, version: str | None, files: list[FileEntry]) -> Version | None:
         """The version that has these bytes already; ConflictError if the asked-for one has others."""
@@ -249,10 +272,8 @@ def _invalid(why: str) -> PublishError:
 
 
 def _same_content(stored: tuple[FileEntry, ...], files: list[FileEntry]) -> bool:
-    """By SHA-256; a file alone is the same whatever it was called."""
-    if len(stored) == len(files) == 1:
-        return stored[0].sha256 == files[0].sha256
-    return {(f.path, f.sha256) for f in stored} == {(f.path, f.sha256) for f in files}
+    """By SHA-256; a file alone is the same whatever it was called. Another signature makes another content."""
+    return named_content(stored) == named_content(files)
 
 
 def _settle_name(folder: Path, files: list[FileEntry], report: CheckReport) -> tuple[list[FileEntry], str]:
@@ -264,7 +285,9 @@ def _settle_name(folder: Path, files: list[FileEntry], report: CheckReport) -> t
     return [msgspec.structs.replace(files[0], path=name)], name
 
 
-def _manifest(report: CheckReport, files: list[FileEntry], entry: str, overrides: Overrides) -> Manifest:
+def _manifest(
+    report: CheckReport, files: list[FileEntry], entry: str, overrides: Overrides, signed: Signed
+) -> Manifest:
     return Manifest(
         format=report.format,
         entry=entry,
@@ -275,4 +298,5 @@ def _manifest(report: CheckReport, files: list[FileEntry], entry: str, overrides
         provenance={**report.provenance, **overrides.provenance},
         limits=overrides.limits,
         redaction=overrides.redaction,
+        signer=msgspec.UNSET if signed.signer is None else signed.signer,
     )

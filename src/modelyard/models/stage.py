@@ -6,7 +6,9 @@ import errno
 import hashlib
 import os
 import stat
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import BinaryIO
 
 from modelyard.core.errors import InvalidRequestError, PublishError, TooLargeError
 from modelyard.models.manifest import FileEntry
@@ -28,9 +30,9 @@ def stage_file(source: Path, target: Path, name: str, max_bytes: int) -> FileEnt
     return _copy(descriptor, target, name, max_bytes, links=True)
 
 
-def stage_folder(source: Path, target: Path, max_bytes: int) -> list[FileEntry]:
-    """Copies a folder's regular files, hashing what was copied, by path. Symbolic and hard links, devices, sockets,
-    pipes and names that no archive should hold are PublishError("archive_unsafe")."""
+def stage_folder(source: Path, target: Path | None, max_bytes: int) -> list[FileEntry]:
+    """Copies a folder's regular files, hashing what was copied (None: hashes alone), by path. Symbolic and hard links,
+    devices, sockets, pipes and names that no archive should hold are PublishError("archive_unsafe")."""
     entries: list[FileEntry] = []
     left = max_bytes
     for root, folders, files, descriptor in os.fwalk(source, follow_symlinks=False):
@@ -48,6 +50,16 @@ def stage_folder(source: Path, target: Path, max_bytes: int) -> list[FileEntry]:
             entries.append(_copy(_open(name, descriptor), target, path, left, links=False, bound=max_bytes))
             left -= entries[-1].size_bytes
     return sorted(entries, key=lambda entry: entry.path)
+
+
+def hash_file(source: Path, max_bytes: int) -> FileEntry:
+    """As `stage_file`, without a copy."""
+    return _copy(_open(str(source), None), None, source.name, max_bytes, links=True)
+
+
+def hash_folder(source: Path, max_bytes: int) -> list[FileEntry]:
+    """As `stage_folder`, without copies."""
+    return stage_folder(source, None, max_bytes)
 
 
 def check_path(path: str) -> str:
@@ -102,22 +114,31 @@ def _open(name: str, folder: int | None) -> int:
         raise unsafe(Path(name).name, "only regular files, no links or devices") from None
 
 
-def _copy(descriptor: int, target: Path, path: str, left: int, *, links: bool, bound: int = 0) -> FileEntry:
-    """Copies an open file. `links`: whether other names for the same file are accepted (a file named by its owner)."""
+def _copy(descriptor: int, target: Path | None, path: str, left: int, *, links: bool, bound: int = 0) -> FileEntry:
+    """Copies an open file, or only reads it. `links`: whether other names for the same file are accepted (a file named
+    by its owner)."""
     with os.fdopen(descriptor, "rb") as source:
         status = os.fstat(source.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise unsafe(path, "only regular files")
         if status.st_nlink > 1 and not links:
             raise unsafe(path, "no hard links")
-        place = target / path
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         digest, size = hashlib.sha256(), 0
-        with open(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as out:
+        with _made(target, path) as out:
             while chunk := source.read(CHUNK_BYTES):
                 size += len(chunk)
                 if size > left:
                     raise too_large(bound or left)
                 digest.update(chunk)
-                out.write(chunk)
+                if out is not None:
+                    out.write(chunk)
     return FileEntry(path, digest.hexdigest(), size)
+
+
+def _made(target: Path | None, path: str) -> AbstractContextManager[BinaryIO | None]:
+    """A file that was not there before, open for writing."""
+    if target is None:
+        return nullcontext()
+    place = target / path
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return open(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb")

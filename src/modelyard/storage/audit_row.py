@@ -84,9 +84,10 @@ def key_facts(key: Key) -> dict[str, Any]:
 
 
 def version_facts(version: Version) -> dict[str, Any]:
-    """What is recorded of a version: its digest stands for all of it."""
+    """What is recorded of a version: its digest stands for all of it; `signer` only of a signed one."""
     manifest = version.manifest
-    return {
+    signer = {"signer": manifest.signer} if isinstance(manifest.signer, str) else {}
+    return signer | {
         "model": version.model,
         "version": version.version,
         "format": manifest.format,

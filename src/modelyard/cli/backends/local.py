@@ -48,6 +48,7 @@ from modelyard.http.resource.keys import (
 )
 from modelyard.http.services import revive, unhealthy_among
 from modelyard.journal.spool import spool_bytes
+from modelyard.models.signing.trust import trusted_ids
 from modelyard.telemetry.logs import configure_logging
 
 LARGE_SPOOL_BYTES = 32 * 1024 * 1024
@@ -130,7 +131,7 @@ class LocalBackend:
         """Publishes a file or folder."""
         published = self._services.publisher.publish(model, source, version, metrics, example)
         self._effective()
-        return version_view(published.version) | {"created": published.created}
+        return version_view(published.version, self._trusted()) | {"created": published.created}
 
     def models(self) -> list[Json]:
         """All models, by name."""
@@ -146,7 +147,8 @@ class LocalBackend:
 
     def version(self, model: str, version: str) -> Json:
         """One version."""
-        return version_view(self._services.registry.version(check_name(model, "model"), check_name(version, "version")))
+        known = self._services.registry.version(check_name(model, "model"), check_name(version, "version"))
+        return version_view(known, self._trusted())
 
     def revive(self, model: str, version: str) -> Json:
         """Loads a version again."""
@@ -255,6 +257,9 @@ class LocalBackend:
     def close(self) -> None:
         """Closes the stores."""
         self._services.close()
+
+    def _trusted(self) -> frozenset[str]:
+        return trusted_ids(self._services.settings.models.trusted_signers)
 
     def _effective(self) -> None:
         """Waits until every worker of a server on this folder answers by the change, for a bounded time."""

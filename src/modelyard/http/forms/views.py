@@ -45,11 +45,13 @@ def version_summary(version: Version) -> Json:
     }
 
 
-def version_view(version: Version) -> Json:
-    """All that is known of a version."""
+def version_view(version: Version, trusted: Collection[str] = ()) -> Json:
+    """All that is known of a version; `trusted` are the ids of the keys whose signatures count here."""
     manifest: Json = msgspec.to_builtins(version.manifest)
     named = ("entry", "files", "signature", "example", "metrics", "provenance", "limits", "redaction")
-    return version_summary(version) | {name: manifest[name] for name in named}
+    signer = manifest.get("signer")
+    signing = {"signer": signer, "trusted": signer in trusted}
+    return version_summary(version) | {name: manifest[name] for name in named} | {"signing": signing}
 
 
 def model_summary(

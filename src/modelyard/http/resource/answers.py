@@ -70,6 +70,13 @@ class VersionLine(Answer):
     created_at: Time
 
 
+class SigningAnswer(Answer):
+    """Who signed a version. That the signature holds is checked at the publish and at every load."""
+
+    signer: str | None = Field(description="SHA-256 of the public key in DER; null: not signed.")
+    trusted: bool = Field(description="Whether `models.trusted_signers` names the key now.")
+
+
 class VersionAnswer(VersionLine):
     """All that is known of a version."""
 
@@ -81,6 +88,7 @@ class VersionAnswer(VersionLine):
     provenance: dict[str, str]
     limits: dict[str, Any]
     redaction: list[str]
+    signing: SigningAnswer
 
 
 class VersionState(Answer):

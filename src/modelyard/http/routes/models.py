@@ -27,6 +27,7 @@ from modelyard.http.routes.gate import Caller, JsonResponse, RouteTable, Wired, 
 from modelyard.http.routes.oip import Table
 from modelyard.http.services import Services, revive, unhealthy_among
 from modelyard.models.ports import Version
+from modelyard.models.signing.trust import trusted_ids
 from modelyard.routing.ports import Endpoint
 from modelyard.routing.table import RoutingTable
 
@@ -83,7 +84,7 @@ def show_version(
     if Scope.ADMIN not in caller.scopes:
         known = services.registry.version(_endpoint(table, model).model, version)
         return _status(request, model, version_status(table, known.model, version))
-    view = version_view(services.registry.version(model, version))
+    view = version_view(services.registry.version(model, version), _trusted(services))
     view |= version_status(table, model, version)
     return tagged(request, JsonResponse(view), etag_of(view))
 
@@ -128,8 +129,12 @@ def revive_version(services: Wired, model: ModelName, version: VersionName) -> R
     return JsonResponse(revive(services, model, version))
 
 
+def _trusted(services: Services) -> frozenset[str]:
+    return trusted_ids(services.settings.models.trusted_signers)
+
+
 async def _publish(request: Request, services: Services, model: str, version: str | None) -> Response:
     async with receive_upload(request, services.settings) as upload:
         published = await run_in_threadpool(publish_upload, services, upload, model, version)
-    view = version_view(published.version) | {"created": published.created}
+    view = version_view(published.version, _trusted(services)) | {"created": published.created}
     return JsonResponse(view, 201 if published.created else 200)

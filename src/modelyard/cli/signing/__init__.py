@@ -1,0 +1,1 @@
+"""`modelyard sign` and `modelyard signer`: keys that stand for versions."""
