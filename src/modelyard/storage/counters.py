@@ -46,7 +46,8 @@ async def _try_once(counter: RemoteCounter, settings: LimitsSettings) -> None:
     except TimeoutError:
         raise UnavailableError(
             "limits_unavailable",
-            "The counter that `limits.url` names does not answer in time: see to it, or raise limits.timeout_ms.",
+            "The counter that `limits.url` names does not answer in time: see to it, to the scheme in the URL (TLS or "
+            "not), or raise limits.timeout_ms.",
             retry_after_s=1.0,
             field="limits.url",
             reason="too_slow",
