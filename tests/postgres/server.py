@@ -24,6 +24,8 @@ local all all trust
 local replication all trust
 host all guarded 127.0.0.1/32 scram-sha-256
 host all unwanted 127.0.0.1/32 reject
+hostssl all signed 127.0.0.1/32 password
+host all signed 127.0.0.1/32 reject
 host all all 127.0.0.1/32 trust
 """
 

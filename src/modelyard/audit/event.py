@@ -26,7 +26,8 @@ _MAX_INTEGER = 2**53
 _SHOWN_CHARS = 512
 
 _KEY_TEXT = re.compile(r"(mdy_[0-9A-Za-z]{12}_)[0-9A-Za-z_]{8,}")
-_URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s]*@")
+_URL_PASSWORD = re.compile(r"(?<!aws-sm)(?<!aws-ssm)(://[^/\s:@]*:)(?!aws-sm://|aws-ssm://|\d+/)[^\s\"',]*@")
+"""A password, with whatever is in it; a port, and a reference to a password, stay."""
 _SECRET_NAMES = frozenset({"secret", "secret_hash", "password", "text", "key", "admin_key"})
 _STARS = "**********"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -107,9 +108,13 @@ def recorded_text(text: str, most_chars: int) -> str:
     clean = text.encode("utf-8", "replace").decode()
     if "mdy_" in clean:
         clean = _KEY_TEXT.sub(r"\1***", clean)
-    if "://" in clean:
-        clean = _URL_PASSWORD.sub(r"\1***@", clean)
+    clean = without_url_passwords(clean)
     return clean if len(clean) <= most_chars else clean[: most_chars - 1] + "…"
+
+
+def without_url_passwords(text: str) -> str:
+    """A text whose URLs have stars for their passwords."""
+    return _URL_PASSWORD.sub(r"\1***@", text) if "://" in text else text
 
 
 def changed_only(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
+from modelyard.audit.event import without_url_passwords
 from modelyard.core.settings import Settings, load_settings
 from modelyard.runtimes.threads import Threads, size_threads
 from modelyard.telemetry.logs import configure_logging
@@ -94,11 +95,11 @@ def show_ready(started: Started) -> None:
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """`{"http": {"port": 1}}` as `("http.port", 1)`, in order."""
+    """`{"http": {"port": 1}}` as `("http.port", 1)`, in order; passwords in URLs are starred."""
     rows: list[tuple[str, Any]] = []
     for name, value in tree.items():
         if isinstance(value, dict):
             rows += flat(value, f"{prefix}{name}.")
         else:
-            rows.append((prefix + name, value))
+            rows.append((prefix + name, without_url_passwords(value) if isinstance(value, str) else value))
     return rows

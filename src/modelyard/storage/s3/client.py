@@ -25,7 +25,7 @@ def check_usable(settings: ArtifactsSettings) -> None:
             field="artifacts.url",
             expected="modelyard[aws] installed, or no artifacts.url",
         )
-    if settings.endpoint_url is not None and not _is_private(settings.endpoint_url):
+    if settings.endpoint_url is not None and not is_private(settings.endpoint_url):
         raise SettingsError("setting_invalid", _IN_THE_CLEAR, field="artifacts.endpoint_url", expected=_HTTPS)
 
 
@@ -62,7 +62,7 @@ def _make(settings: ArtifactsSettings) -> Any:
     )
     session = boto3.session.Session(region_name=settings.region)
     made = session.client("s3", endpoint_url=settings.endpoint_url, config=config)
-    if not _is_private(made.meta.endpoint_url):  # AWS_ENDPOINT_URL, or AWS's configuration, named it
+    if not is_private(made.meta.endpoint_url):  # AWS_ENDPOINT_URL, or AWS's configuration, named it
         raise UnavailableError("store_unavailable", _IN_THE_CLEAR, field="AWS_ENDPOINT_URL", expected=_HTTPS)
     made.meta.events.register("before-call.s3.HeadBucket", _ask_no_further)
     return made
@@ -76,7 +76,7 @@ def _ask_no_further(**_event: Any) -> None:
     raise ClientError({"Error": {}, "ResponseMetadata": {"HTTPHeaders": {}}}, "HeadBucket")
 
 
-def _is_private(endpoint: str) -> bool:
+def is_private(endpoint: str) -> bool:
     """STORE-1: encrypted, or on this machine."""
     parts = urlsplit(endpoint)
     return parts.scheme == "https" or _is_here(parts.hostname or "")

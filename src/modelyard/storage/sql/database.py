@@ -6,12 +6,15 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from modelyard.core.errors import UnavailableError
+from modelyard.core.errors import ModelyardError, UnavailableError
+from modelyard.storage.login.aws import Secrets, Tokens
+from modelyard.storage.login.database import Login, login_of, login_refused
 from modelyard.storage.sql import dialects
 from modelyard.storage.sql.dialects.dialect import KIND, RETRY_AFTER_S, Kind
 
@@ -26,11 +29,21 @@ class Database:
     the transaction is kept.
     """
 
-    def __init__(self, url: str, busy_timeout_s: float, breathe: Callable[[], object] | None = None) -> None:
-        parsed = dialects.parse_url(url)
+    def __init__(
+        self,
+        url: str,
+        busy_timeout_s: float,
+        breathe: Callable[[], object] | None = None,
+        secrets: Secrets | None = None,
+        tokens: Tokens | None = None,
+    ) -> None:
+        """`secrets` and `tokens` None are AWS's, asked only where the URL refers to them."""
+        parsed, self._login = login_of(url, busy_timeout_s, secrets, tokens)
         self._busy_timeout_s = busy_timeout_s
         self.dialect = dialects.dialect_of(parsed)
         self._engine = self.dialect.engine(parsed, busy_timeout_s)
+        if self._login is not None:
+            event.listen(self._engine, "do_connect", _signing(self._login))
         if breathe is not None:
             self.dialect.breathe_often(self._engine, breathe)
         self._pid = os.getpid()
@@ -39,7 +52,12 @@ class Database:
     def open(self) -> None:
         """Makes the database ready for transactions; SettingsError("setting_invalid" | "data_folder_unusable"),
         UnavailableError("store_unavailable")."""
-        self.dialect.prepare(self._engine, self._busy_timeout_s)
+        try:
+            self.dialect.prepare(self._engine, self._busy_timeout_s)
+        except ModelyardError as error:
+            if not self._renewed(error.__cause__):
+                raise
+            self.dialect.prepare(self._engine, self._busy_timeout_s)
 
     def close(self) -> None:
         """Closes all connections; a second call does nothing."""
@@ -73,14 +91,26 @@ class Database:
 
     @contextmanager
     def _transaction(self, kind: Kind) -> Iterator[Connection]:
-        engine = self.engine
-        with self._in_our_words(), self._own_turn(kind), engine.connect() as connection:
+        engine = self.engine  # first of all: in a forked child it makes the rest anew
+        with self._in_our_words(), self._own_turn(kind), self._connected(engine) as connection:
             connection.execution_options(**{KIND: kind})
             connection.info.pop(_AFTER_COMMIT, None)
             with connection.begin():
                 yield connection
             for act in connection.info.pop(_AFTER_COMMIT, ()):
                 act()
+
+    def _connected(self, engine: Engine) -> Connection:
+        try:
+            return engine.connect()
+        except DBAPIError as error:
+            if not self._renewed(error):
+                raise
+            return engine.connect()
+
+    def _renewed(self, error: BaseException | None) -> bool:
+        """Whether a refused login has something else to sign in with by now: a password may have been changed."""
+        return self._login is not None and login_refused(error) and self._login.renew()
 
     @contextmanager
     def _own_turn(self, kind: Kind) -> Iterator[None]:
@@ -123,6 +153,13 @@ class Database:
             self._turn = threading.Lock()  # a thread that is not here may have held it
             self._pid = os.getpid()
         return self._engine
+
+
+def _signing(login: Login) -> Callable[..., None]:
+    def sign(_dialect: object, _entry: object, _arguments: object, named: dict[str, Any]) -> None:
+        named.update(login.given())
+
+    return sign
 
 
 def after_commit(connection: Connection, act: Callable[[], None]) -> None:

@@ -150,7 +150,7 @@ def _connect_args(url: URL, busy_timeout_s: float) -> dict[str, Any]:
         given["target_session_attrs"] = "read-write"  # whichever is the primary now
     if not is_local(url):
         given |= {"sslmode": "verify-full", "sslrootcert": "system"}
-        if "sslmode" in url.query and url.query["sslmode"] != "verify-full":
+        if url.query.get("sslmode", "verify-full") != "verify-full" or "PGSSLROOTCERT" in os.environ:
             del given["sslrootcert"]  # libpq takes the system's authorities for `verify-full` alone
     return {name: value for name, value in given.items() if name not in url.query} | {"prepare_threshold": None}
 

@@ -65,7 +65,7 @@ def _ending(gen: PQGen[RV], deadline_s: float) -> PQGen[RV]:
 def bound_answers(engine: Engine, bound_s: float) -> None:
     """Connections of this engine wait so long for an answer; a transaction may set another bound for itself."""
 
-    def connect(_dialect: object, _entry: object, arguments: list[Any], named: dict[str, Any]) -> BoundedConnection:
+    def connect(*arguments: Any, **named: Any) -> BoundedConnection:
         try:
             made = BoundedConnection.connect(*arguments, **named)
         except psycopg.OperationalError as error:
@@ -76,7 +76,9 @@ def bound_answers(engine: Engine, bound_s: float) -> None:
     def reset(connection: BoundedConnection, _entry: object, _state: object) -> None:
         connection.bound_s = bound_s
 
-    event.listen(engine, "do_connect", connect)
+    # No listener to `do_connect`: the one that says the password comes later, and would not be heard.
+    dialect: Any = engine.dialect
+    dialect.connect = connect
     event.listen(engine, "reset", reset)
 
 
