@@ -181,8 +181,8 @@ def _scope(endpoint: Callable[..., Any]) -> str:
 def commands() -> str:
     """Every command with its arguments and options."""
     intro = (
-        "Every command but `demo`, `serve` and `convert` takes `--data DIR` for a folder,\n"
-        "or `--server URL --key KEY`, and `--json`; `convert` works on files and takes `--json`.\n"
+        "Every command but `demo`, `serve`, `convert` and `copy` takes `--data DIR` for a folder,\n"
+        "or `--server URL --key KEY`, and `--json`; `backup`, `restore` and `migrate` take folders alone.\n"
         "Exit codes are on the page of [errors](errors.md)."
     )
     root = typer.main.get_command(command_line)

@@ -52,3 +52,5 @@ class AuditAction(StrEnum):
     """A copy of everything into another database began; `after` says from where to where. The copy holds it too."""
     COPY_FINISH = "copy:finish"
     """All is there and was compared; `after` has the rows and the SHA-256 of every table."""
+    SCHEMA_MIGRATE = "schema:migrate"
+    """`modelyard migrate` changed the schema; `before` and `after` are its revisions."""

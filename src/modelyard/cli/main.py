@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "backup": ("modelyard.cli.backup.commands", "Back up a data folder, and check a backup."),
     "restore": ("modelyard.cli.backup.restore", "Restore a backup into a new data folder."),
     "copy": ("modelyard.cli.database.copy", "Copy everything to another database, and compare it there."),
+    "migrate": ("modelyard.cli.database.migrate", "Show and run the steps of the database's schema."),
     "doctor": ("modelyard.cli.doctor", "Look at machine, folder and settings, with remedies."),
 }
 """Module and one-line help of each command, in the order of the help."""

@@ -129,5 +129,7 @@ class Event(StrEnum):
     """The head of the audit log could not be kept in its file; the change itself is recorded."""
     AUDIT_BROKEN = "audit.broken"
     """The audit log lacks the event that its kept head names; `modelyard audit verify` says more."""
+    SCHEMA_UPGRADED = "schema.upgraded"
+    """Migrations ran; `before` and `after` are the revisions."""
     LIBRARY_MESSAGE = "library.message"
     """A line of a library that logs through Python's own logging."""

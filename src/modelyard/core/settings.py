@@ -208,6 +208,11 @@ class DatabaseSettings(Section):
         "in the data folder if unset.",
     )
     busy_timeout_s: float = Field(5, gt=0, description="How long to wait for a lock, a connection or an answer (s).")
+    upgrade: Literal["auto", "pre", "off"] = Field(
+        "auto",
+        description="What a start does to an older schema: `pre` adds what is missing, `auto` also removes what only "
+        "older programs use where the database is a SQLite file, `off` refuses (`modelyard migrate`).",
+    )
 
 
 class ArtifactsSettings(Section):

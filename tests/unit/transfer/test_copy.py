@@ -25,6 +25,8 @@ from modelyard.transfer.copy import Copied, copy
 from modelyard.transfer.side import sides
 from postgres.server import Server
 
+VERSIONS = {"alembic_version", "schema_revision"}
+
 
 def copied(source: str | Path, target: str | Path) -> Copied:
     """A copy from one to the other."""
@@ -61,7 +63,7 @@ def test_all_is_there_and_nothing_else_changed(source: Settings, tmp_path: Path)
     }
     new = load_settings(data=tmp_path / "new")
     for name, rows in tables_of(new.data / "modelyard.db").items():
-        assert name in {*NOT_COPIED, "alembic_version"} or rows == after[name], name
+        assert name in {*NOT_COPIED, *VERSIONS} or rows == after[name], name
     assert events(new) == events(source)
     assert [action for action, _ in events(new)][-2:] == ["copy:start", "copy:finish"]
     stores = open_stores(new, new.data)
@@ -99,7 +101,7 @@ def test_there_and_back_through_postgresql(source: Settings, postgres: Server, t
     chain = events(new)
     assert chain[: len(events(source))] == events(source), "the chain went on in the database, not in the folder"
     before, after = tables_of(source.data / "modelyard.db"), tables_of(new.data / "modelyard.db")
-    for name in set(before) - NOT_COPIED - {"audit_events", "alembic_version", "predictions"}:
+    for name in set(before) - NOT_COPIED - {"audit_events", *VERSIONS, "predictions"}:
         assert before[name] == after[name], name
     told = [[value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in row]
             for row in before["predictions"]]  # fmt: skip
@@ -194,7 +196,7 @@ def test_a_source_must_be_there_and_of_today(tmp_path: Path, source: Settings) -
     assert refused(tmp_path / "nothing", tmp_path / "new").code == "data_folder_unusable"
     assert not (tmp_path / "nothing").exists()
     with stores_database(source) as connection:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0003'")
+        connection.exec_driver_sql("UPDATE schema_revision SET version_num = '0003'")
     assert refused(source.data, tmp_path / "new").code == "schema_outdated"
 
 

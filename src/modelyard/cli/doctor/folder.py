@@ -90,14 +90,18 @@ def database(folder: DataFolder, settings: Settings) -> Iterator[Finding]:
         # Without a log beside it nobody writes; then SQLite need not make one to read.
         alone = "" if folder.database.with_name("modelyard.db-wal").exists() else "&immutable=1"
         with closing(sqlite3.connect(f"{folder.database.as_uri()}?mode=ro{alone}", uri=True, timeout=5)) as connection:
-            (schema,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            (floor,) = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+            has = "SELECT count(*) FROM sqlite_schema WHERE name = 'schema_revision'"
+            schema = floor
+            if connection.execute(has).fetchone() == (1,):
+                (schema,) = connection.execute("SELECT version_num FROM schema_revision").fetchone()
     except sqlite3.Error as error:
         remedy = "Restore the folder from its backup, or move the file away."
         yield Finding(AREA, "database", State.PROBLEM, f"SQLite: {error}", remedy)
         return
     said = f"SQLite, schema {schema}, {folder.database.stat().st_size / MIB:,.1f} MiB"
     remedy = "This folder was used by a newer Modelyard: pip install --upgrade modelyard"
-    yield judged(AREA, "database", said, schema in _schemas(), remedy, State.PROBLEM)
+    yield judged(AREA, "database", said, floor in _schemas(), remedy, State.PROBLEM)
 
 
 def _schemas() -> set[str]:

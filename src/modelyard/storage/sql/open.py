@@ -37,12 +37,13 @@ AUDIT_HEAD_FILE = "audit-head"
 def open_stores(
     settings: Settings, data: Path, clock: Clock | None = None, breathe: Callable[[], object] | None = None
 ) -> Stores:
-    """Opens the database (`database.url`, or a SQLite file in `data`) at the newest schema, and the artifacts folder.
+    """Opens the database (`database.url`, or a SQLite file in `data`) at a schema that this program works with, and the
+    artifacts folder.
 
     Every change of keys, versions and traffic leaves its event in the audit log, stamped by `clock`. `breathe` is
     called again and again while a long statement runs. Makes `data` if it is not there, private (0700). May be called
     by several processes at once, each for itself.
-    SettingsError("setting_invalid" | "data_folder_unusable").
+    SettingsError("setting_invalid" | "data_folder_unusable" | "schema_outdated" | "copy_unfinished").
     """
     default_rate = _default_rate(settings.limits)
     _make_folder(data)
@@ -52,7 +53,7 @@ def open_stores(
     heads = HeadFile(data / AUDIT_HEAD_FILE)
     trail = AuditTrail(heads, clock or SystemClock())
     try:
-        upgrade_to_head(database)
+        upgrade_to_head(database, at_start=settings.database.upgrade)
         return Stores(
             keys=SqlKeyStore(database, trail, default_rate, settings.limits.max_clients),
             usage=SqlUsageStore(database),

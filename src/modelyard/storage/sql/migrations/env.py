@@ -7,7 +7,7 @@ from typing import Any
 from alembic import context
 from sqlalchemy import String, Table, event
 
-from modelyard.storage.sql import schema
+from modelyard.storage.sql import schema, upgrade
 
 connection = context.config.attributes["connection"]
 
@@ -23,7 +23,8 @@ def _order_by_bytes(table: Table, _connection: Any, **_: Any) -> None:
 if connection.dialect.name == "postgresql":
     event.listen(Table, "before_create", _order_by_bytes)
 try:
-    context.configure(connection=connection, target_metadata=schema.metadata)
+    upgrade.adopt(connection)
+    context.configure(connection=connection, target_metadata=schema.metadata, version_table=upgrade.APPLIED.name)
     context.run_migrations()
 finally:
     if connection.dialect.name == "postgresql":

@@ -12,6 +12,7 @@ from modelyard.storage.sql.dialects import prediction_log_view
 
 revision = "0001"
 down_revision = None
+phase = "pre"
 
 _JOURNAL = ("spool_positions", "quarantined_predictions", "predictions")
 _TRAFFIC = ("traffic", "endpoints")

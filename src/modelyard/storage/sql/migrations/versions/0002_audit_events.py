@@ -10,6 +10,7 @@ from alembic import op
 
 revision = "0002"
 down_revision = "0001"
+phase = "pre"
 
 _Sequence = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 

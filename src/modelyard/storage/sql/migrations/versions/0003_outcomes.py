@@ -14,6 +14,7 @@ from alembic import op
 
 revision = "0003"
 down_revision = "0002"
+phase = "pre"
 
 _QUARANTINED = "quarantined_predictions"
 _PLACES = {"at": 2, "client": 4, "endpoint": 6, "model": 7, "version": 8, "status": 10}

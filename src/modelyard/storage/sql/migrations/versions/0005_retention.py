@@ -10,6 +10,7 @@ from alembic import op
 
 revision = "0005"
 down_revision = "0004"
+phase = "pre"
 
 
 def upgrade() -> None:
