@@ -7,8 +7,9 @@ import signal
 import threading
 from functools import partial
 
+from modelyard.analytics.rolling import Roller
 from modelyard.app.folder import DataFolder
-from modelyard.app.sweeping import start_sweeping
+from modelyard.app.sweeping import start_rolling, start_sweeping
 from modelyard.codec.log import decode_for_log
 from modelyard.core.clock import SystemClock
 from modelyard.core.errors import UnavailableError
@@ -53,8 +54,13 @@ def run_drain(settings: Settings, parent_pid: int) -> None:
     sweeping = start_sweeping(
         Sweeper(stores.retention, stores.leases, settings.retention, SystemClock()), stop, settings.retention.interval_s
     )
+    beside = [sweeping]
+    if stores.analytics is not None:
+        roller = Roller(stores.analytics, stores.leases, SystemClock())
+        beside.append(start_rolling(roller, stop, settings.analytics.interval_s))
     drain.run(stop, FINAL_S)
-    sweeping.join(FINAL_S)
+    for thread in beside:
+        thread.join(FINAL_S)
     kept.close()
     stores.close()
 

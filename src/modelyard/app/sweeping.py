@@ -1,10 +1,12 @@
-"""Retention by itself: the drain's process sweeps now and then, beside its own work."""
+"""Retention and rollups by themselves: the drain's process sees to them now and then, beside its own work."""
 
 from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 
+from modelyard.analytics.rolling import Roller
 from modelyard.audit.acting import acting
 from modelyard.audit.event import Actor
 from modelyard.core.errors import ModelyardError
@@ -18,16 +20,26 @@ FIRST_S = 60.0
 
 def start_sweeping(sweeper: Sweeper, stop: threading.Event, interval_s: float) -> threading.Thread:
     """A thread that sweeps until `stop`; at its end a batch may still be on its way for as long as one takes."""
-    thread = threading.Thread(target=_sweep_often, args=(sweeper, stop, interval_s), name="retention", daemon=True)
+    return _often("retention", lambda: sweep_once(sweeper, stop), stop, min(FIRST_S, interval_s), interval_s)
+
+
+def start_rolling(roller: Roller, stop: threading.Event, interval_s: float) -> threading.Thread:
+    """A thread that rolls up until `stop`; as above."""
+    return _often("rollups", lambda: roll_once(roller, stop), stop, interval_s, interval_s)
+
+
+def _often(
+    name: str, act: Callable[[], None], stop: threading.Event, first_s: float, interval_s: float
+) -> threading.Thread:
+    def loop() -> None:
+        wait_s = first_s
+        while not stop.wait(wait_s):
+            act()
+            wait_s = interval_s
+
+    thread = threading.Thread(target=loop, name=name, daemon=True)
     thread.start()
     return thread
-
-
-def _sweep_often(sweeper: Sweeper, stop: threading.Event, interval_s: float) -> None:
-    wait_s = min(FIRST_S, interval_s)
-    while not stop.wait(wait_s):
-        sweep_once(sweeper, stop)
-        wait_s = interval_s
 
 
 def sweep_once(sweeper: Sweeper, stop: threading.Event, emit: Emit = emit) -> None:
@@ -39,3 +51,12 @@ def sweep_once(sweeper: Sweeper, stop: threading.Event, emit: Emit = emit) -> No
             if error.code == "lease_held":
                 return  # another process does it
             emit(Event.RETENTION_FAILED, "error", code=error.code, reason=error.message)
+
+
+def roll_once(roller: Roller, stop: threading.Event, emit: Emit = emit) -> None:
+    """Rolls up what waits; what the database refuses is said and tried again the next time."""
+    try:
+        roller.run(lambda: not stop.is_set())
+    except ModelyardError as error:
+        if error.code != "lease_lost":  # another process does it
+            emit(Event.ANALYTICS_FAILED, "error", code=error.code, reason=error.message)

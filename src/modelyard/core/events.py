@@ -123,6 +123,8 @@ class Event(StrEnum):
     `modelyard retention run --force`."""
     RETENTION_FAILED = "retention.failed"
     """The database did not take a sweep; it is tried again after retention.interval_s."""
+    ANALYTICS_FAILED = "analytics.failed"
+    """The database did not take a rollup; it is tried again after analytics.interval_s."""
     AUDIT_FAILED = "audit.failed"
     """What a process wanted to write into the audit log beside a change (a stop, refused requests) was not taken."""
     AUDIT_HEAD_FAILED = "audit.head_failed"

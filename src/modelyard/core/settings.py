@@ -298,6 +298,12 @@ class RetentionSettings(Section):
     )
 
 
+class AnalyticsSettings(Section):
+    """Figures of the prediction log."""
+
+    interval_s: float = Field(30, gt=0, description="How often minutes that are over, or changed, are rolled up.")
+
+
 class LogSettings(Section):
     """Event logs."""
 
@@ -331,6 +337,7 @@ class Settings(BaseSettings):
     artifacts: ArtifactsSettings = ArtifactsSettings()
     models: ModelsSettings = ModelsSettings()
     retention: RetentionSettings = RetentionSettings()
+    analytics: AnalyticsSettings = AnalyticsSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

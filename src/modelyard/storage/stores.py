@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from modelyard.analytics.ports import AnalyticsStore
 from modelyard.audit.ports import AuditLog
 from modelyard.auth.ports import KeyStore, UsageStore
 from modelyard.core.lease import Leases
@@ -35,3 +36,5 @@ class Stores:
     erasures: ErasureStore
     ping: Callable[[], None]
     close: Callable[[], None]
+    analytics: AnalyticsStore | None = None
+    """None where the database has no rollups."""

@@ -21,7 +21,7 @@ NOT_COPIED = {"spool_positions", "leases"}
 
 def filled(data: Path, records: int = 120) -> Settings:
     """A data folder: two versions of a model, split traffic, keys and their usage, records of which one was set aside
-    and one kept raw, outcomes of which one waits, a hold, an erasure."""
+    and one kept raw, outcomes of which one waits, a hold, an erasure, rollups."""
     settings = load_settings(data=data)
     stores = open_stores(settings, data, FakeClock())
     for name, content in (("1", b'{"k": 2.0}'), ("2", b'{"k": 3.0}')):
@@ -50,6 +50,8 @@ def filled(data: Path, records: int = 120) -> Settings:
     stores.holds.add(Hold("h2", "another", 9.5))
     stores.erasures.register("somebody", 10.0)
     stores.retention.mark_swept(11.0)
+    assert stores.analytics is not None
+    assert stores.analytics.roll(T0 + 100).minutes, "some minutes are rolled up, some wait"
     stores.leases.acquire("retention", "me", 60.0)
     stores.close()
     UnhealthyVersions(data / "unhealthy").mark(7, "tree", "1", 5, 12.0)

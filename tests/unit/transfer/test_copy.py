@@ -123,7 +123,7 @@ def test_a_later_run_brings_the_rest(
     assert again.written == {
         "audit_events": again.written["audit_events"],
         "api_keys": 2, "clients": 1, "key_uses": 1, "outcomes": 3, "predictions": 2, "snapshot": 1, "traffic": 2,
-        "endpoints": 1,
+        "endpoints": 1, "pending_rollups": 1,
     }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from modelyard.core.errors import InvalidRequestError, SettingsError
 from modelyard.core.settings import LimitsSettings, Settings
 from modelyard.storage.artifacts import open_artifacts
 from modelyard.storage.file.audit_head import HeadFile
+from modelyard.storage.sql.analytics.store import SqlAnalyticsStore
 from modelyard.storage.sql.audit.log import SqlAuditLog
 from modelyard.storage.sql.audit.trail import AuditTrail
 from modelyard.storage.sql.database import Database
@@ -71,6 +72,7 @@ def open_stores(
             erasures=SqlErasureStore(database, trail),
             ping=database.ping,
             close=database.close,
+            analytics=SqlAnalyticsStore(database),
         )
     except BaseException:
         database.close()

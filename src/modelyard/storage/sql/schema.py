@@ -25,7 +25,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest revision under `migrations/versions`; a database that stores it needs no migration."""
 
 metadata = MetaData()
@@ -284,6 +284,55 @@ retention_state = Table(
     Column("swept_at", Float(53), nullable=False),
     CheckConstraint("id = 1", name="ck_retention_state_one_row"),
 )
+
+rollups = Table(
+    "rollups",
+    metadata,
+    Column("grain", Integer, primary_key=True, autoincrement=False),
+    Column("client", String(255), primary_key=True),
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("endpoint", String(128), primary_key=True),
+    Column("model", String(128), primary_key=True),
+    Column("version", String(128), primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("client_errors", BigInteger, nullable=False),
+    Column("server_errors", BigInteger, nullable=False),
+    Column("items", BigInteger, nullable=False),
+    Column("answered", BigInteger, nullable=False),
+    Column("total_us", BigInteger, nullable=False),
+    Column("request_bytes", BigInteger, nullable=False),
+    Column("answer_bytes", BigInteger, nullable=False),
+    Column("max_us", BigInteger, nullable=False),
+    Column("latency", LargeBinary, nullable=False),
+    Column("p50_us", Float(53)),
+    Column("p90_us", Float(53)),
+    Column("p99_us", Float(53)),
+    # A day is made of its hours, whoever the clients are.
+    Index("ix_rollups_start", "grain", "start"),
+)
+"""Figures of a minute, an hour or a day (`grain` in seconds, `start` in UNIX seconds)."""
+EVERYBODY = "*"
+"""The client of rollups over all clients together; no client can have this name."""
+
+score_rollups = Table(
+    "score_rollups",
+    metadata,
+    Column("grain", Integer, primary_key=True, autoincrement=False),
+    Column("model", String(128), primary_key=True),
+    Column("version", String(128), primary_key=True),
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("output", String(255), primary_key=True),
+    Column("scores", LargeBinary, nullable=False),
+    Index("ix_score_rollups_start", "grain", "start"),
+)
+
+pending_rollups = Table(
+    "pending_rollups",
+    metadata,
+    Column("start", BigInteger, primary_key=True, autoincrement=False),
+    Column("taken", Integer, primary_key=True, autoincrement=False),
+)
+"""Minutes that changed since they were rolled up; `taken` 1: somebody is about it, or died over it."""
 
 audit_events = Table(
     "audit_events",

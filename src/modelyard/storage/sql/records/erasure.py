@@ -15,6 +15,7 @@ from modelyard.journal.record import PredictionRecord
 from modelyard.retention.ports import Deleted, Found
 from modelyard.storage.prediction_row import microseconds, time_text
 from modelyard.storage.sql import schema
+from modelyard.storage.sql.analytics.pending import note_changes
 from modelyard.storage.sql.audit.trail import AuditTrail
 from modelyard.storage.sql.database import Database
 from modelyard.storage.sql.records.quarantine import unpacked
@@ -69,6 +70,7 @@ class SqlErasureStore:
             rows = connection.execute(wanted.order_by(_P.at).limit(most)).all()
             ids = [row.id for row in rows]
             outcomes = delete_records(connection, ids)
+            note_changes(connection, [row.at for row in rows])
             aside = _set_aside(connection, subject)
             for one, payload in aside:
                 connection.execute(

@@ -13,6 +13,7 @@ from modelyard.retention.ports import Cutoffs, Deleted, Due, Hold
 from modelyard.storage import refusals
 from modelyard.storage.prediction_row import microseconds, time_text
 from modelyard.storage.sql import schema
+from modelyard.storage.sql.analytics.pending import note_changes
 from modelyard.storage.sql.audit.trail import AuditTrail
 from modelyard.storage.sql.database import Database
 from modelyard.storage.sql.leases import check_fence
@@ -56,6 +57,7 @@ class SqlRetentionStore:
             rows = connection.execute(wanted.limit(most + 1)).all()
             ids = [row.id for row in rows[:most]]
             outcomes = delete_records(connection, ids)
+            note_changes(connection, [row.at for row in rows[:most]])
             outcomes += _delete_orphans(connection, cutoffs)
             quarantined, more = _delete_aside(connection, cutoffs, holds, most)
             if ids or outcomes or quarantined:

@@ -11,8 +11,9 @@ from sqlalchemy import Connection, delete, insert, select, update
 from modelyard.core.types import Signature
 from modelyard.journal.ports import SpoolPosition, StoredBatch
 from modelyard.journal.record import PredictionRecord
-from modelyard.storage.prediction_row import COLUMNS, to_row
+from modelyard.storage.prediction_row import AT, COLUMNS, to_row
 from modelyard.storage.sql import dialects, schema
+from modelyard.storage.sql.analytics.pending import note_changes
 from modelyard.storage.sql.database import Database
 from modelyard.storage.sql.records.erasure import without_erased
 from modelyard.storage.sql.records.outcomes import join_waiting
@@ -46,6 +47,7 @@ class SqlRecordSink:
             quarantined = 0
             if inserted < len(rows):
                 quarantined = _quarantine(connection, stored)
+            note_changes(connection, [row[AT] for row in rows])
             join_waiting(connection)
             if position is not None:
                 _set_position(connection, position)

@@ -1,0 +1,197 @@
+"""analytics.ports.AnalyticsStore over a database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import ColumnElement, Connection
+
+from modelyard.analytics.cells import DAY_S, HOUR_S, MINUTE_S, Figures, fold
+from modelyard.analytics.ports import NAMES, Counted, Rolled, Scored, Selection
+from modelyard.analytics.ranges import OPEN_S, SPARE_S, cover, floor, minutes_from, rounded
+from modelyard.analytics.scores import Scores, fold_scores
+from modelyard.core.errors import InvalidRequestError
+from modelyard.core.lease import Fence
+from modelyard.storage.sql import schema
+from modelyard.storage.sql.analytics import cells, pending, rows
+from modelyard.storage.sql.database import Database
+from modelyard.storage.sql.leases import check_fence
+
+MAX_CELLS = 100_000
+"""So many rollups are read for one answer: about 90 days by the hour of 45 versions, or by the day of 1,000 groups."""
+SAMPLE = 500
+"""Answers of a version and minute that scores are estimated from."""
+MINUTES_AT_ONCE = 60
+SETTLE_S = 5
+"""A minute is over when the drain had so much time for its last records; what comes later is a correction."""
+
+
+class SqlAnalyticsStore:
+    """analytics.ports.AnalyticsStore over a database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def count(self, selection: Selection, by: Sequence[str], interval_s: int | None, now: float) -> Counted:
+        """Figures by group: rollups, and the log for the minutes that have none yet."""
+        low, high = rounded(selection.since, selection.until, now)
+        with self._database.survey() as connection:
+            opened = _open_from(connection, high, now)
+            found = _kept(connection, selection, by, low, min(high, opened), interval_s)
+            if max(low, opened) < high:
+                found += _counted(connection, selection, max(low, opened), high, interval_s)
+            waiting = pending.waiting_between(connection, low, min(high, opened))
+        groups = fold((_group(place, by, interval_s), figures) for place, figures in found)
+        return Counted(low, high, groups, waiting)
+
+    def scores(self, selection: Selection, now: float) -> Scored:
+        """Scores by output: rollups, and the log for the minutes that have none yet."""
+        low, high = rounded(selection.since, selection.until, now)
+        table = schema.score_rollups
+        wanted = cells.named(table, {"model": selection.model, "version": selection.version})
+        with self._database.survey() as connection:
+            opened = _open_from(connection, high, now)
+            covered = list(cover(low, min(high, opened)))
+            found = (
+                cells.read_score_cells(connection, cells.pieces(table, covered), *wanted, most=MAX_CELLS + 1)
+                if covered else []
+            )  # fmt: skip
+            _check(len(found))
+            if max(low, opened) < high:
+                known = rows.count_rows(connection, rows.between(max(low, opened), high), *_log_names(selection))
+                found += _sampled(connection, max(low, opened), high, known)
+            waiting = pending.waiting_between(connection, low, min(high, opened))
+        return Scored(low, high, fold_scores((place[1:], scores) for place, scores in found), waiting)
+
+    def waiting(self, now: float) -> int:
+        """How many minutes wait."""
+        with self._database.survey() as connection:
+            return pending.waiting_before(connection, _over(now))
+
+    def roll(self, now: float, fence: Fence | None = None) -> Rolled:
+        """Rolls up the newest minutes that wait, at most an hour of them and of one day: the minutes from the log, the
+        hours from their minutes, the day from its hours; and hours of long ago, whose minutes are not kept, from the
+        log."""
+        with self._database.write(holds_appends=True) as connection:
+            check_fence(connection, fence)
+            minutes = pending.take_newest(connection, _over(now), MINUTES_AT_ONCE)
+        if not minutes:
+            return Rolled(0, False)
+        kept_from = minutes_from(now) - SPARE_S
+        by_minute = [minute for minute in minutes if minute >= kept_from]
+        made = [self._from_log(MINUTE_S, minute) for minute in by_minute]
+        made += [self._from_log(HOUR_S, hour) for hour in _hours(minute for minute in minutes if minute < kept_from)]
+        with self._database.write() as connection:
+            check_fence(connection, fence)
+            for piece, figures, scores in made:
+                cells.write_cells(connection, piece, figures)
+                cells.write_score_cells(connection, piece, scores)
+            for hour in _hours(by_minute):
+                _roll_finer(connection, HOUR_S, hour, MINUTE_S)
+            _roll_finer(connection, DAY_S, floor(minutes[0], DAY_S), HOUR_S)
+            pending.give_back(connection, minutes)
+            cells.drop_before(connection, MINUTE_S, kept_from)
+        return Rolled(len(minutes), self.waiting(now) > 0)
+
+    def _from_log(self, grain: int, start: int) -> tuple[cells.Piece, list[cells.Cell], list[cells.ScoreCell]]:
+        end = start + grain
+        with self._database.survey() as connection:
+            known = rows.count_rows(connection, rows.between(start, end))
+            scores = _sampled(connection, start, end, known)
+        everybody = fold(((*place[:3], schema.EVERYBODY), figures) for place, figures in known.items())
+        figures = [((start, *place), one) for place, one in {**known, **everybody}.items()]
+        return (grain, start, end), figures, scores
+
+
+def _hours(minutes: Iterable[int]) -> list[int]:
+    return sorted({floor(minute, HOUR_S) for minute in minutes})
+
+
+def _roll_finer(connection: Connection, grain: int, start: int, finer: int) -> None:
+    """A longer time from the shorter ones that it is made of."""
+    piece = (finer, start, start + grain)
+    known = cells.read_cells(connection, cells.pieces(schema.rollups, [piece]), most=_NO_BOUND)
+    scores = cells.read_score_cells(connection, cells.pieces(schema.score_rollups, [piece]), most=_NO_BOUND)
+    whole = fold(((start, *place[1:]), figures) for place, figures in known)
+    outputs = fold_scores(((start, *place[1:]), one) for place, one in scores)
+    cells.write_cells(connection, (grain, start, start + grain), list(whole.items()))
+    cells.write_score_cells(connection, (grain, start, start + grain), outputs.items())
+
+
+_NO_BOUND = 2**31 - 1
+"""What a day is made of is bounded by what there was in it."""
+
+
+def _over(now: float) -> int:
+    return floor(now - SETTLE_S, MINUTE_S)
+
+
+def _open_from(connection: Connection, high: int, now: float) -> int:
+    """From here on the log is counted itself; `high` if all is rolled up."""
+    first = pending.first_since(connection, floor(now - OPEN_S, MINUTE_S))
+    return high if first is None else first
+
+
+def _kept(
+    connection: Connection, selection: Selection, by: Sequence[str], low: int, high: int, interval_s: int | None
+) -> list[cells.Cell]:
+    covered = list(cover(low, high, interval_s or DAY_S))
+    if not covered:
+        return []
+    table = schema.rollups
+    names = {name: getattr(selection, name) for name in NAMES}
+    conditions = [cells.pieces(table, covered)]
+    if names["client"] is None:
+        every = table.c.client == schema.EVERYBODY
+        conditions.append(~every if "client" in by else every)
+    found = cells.read_cells(connection, *conditions, *cells.named(table, names), most=MAX_CELLS + 1)
+    _check(len(found))
+    return found
+
+
+def _counted(
+    connection: Connection, selection: Selection, low: int, high: int, interval_s: int | None
+) -> list[cells.Cell]:
+    """From the log; one interval after the other, where they are asked for."""
+    step = min(interval_s or DAY_S, HOUR_S if interval_s else DAY_S)
+    found: list[cells.Cell] = []
+    start = low
+    while start < high:
+        end = min(high, floor(start, step) + step)
+        known = rows.count_rows(connection, rows.between(start, end), *_log_names(selection))
+        found += [((start, *place), figures) for place, figures in known.items()]
+        start = end
+    return found
+
+
+def _log_names(selection: Selection) -> list[ColumnElement[bool]]:
+    return cells.named(schema.predictions, {name: getattr(selection, name) for name in NAMES})
+
+
+def _group(place: tuple[int, str, str, str, str], by: Sequence[str], interval_s: int | None) -> tuple[int | str, ...]:
+    start, *names = place
+    known = dict(zip(NAMES, names, strict=True))
+    return (*((floor(start, interval_s),) if interval_s else ()), *(known[name] for name in by))
+
+
+def _sampled(connection: Connection, low: int, high: int, known: dict[rows.Place, Figures]) -> list[cells.ScoreCell]:
+    """The scores of every version that answered in [low, high)."""
+    most = SAMPLE * max(1, (high - low) // MINUTE_S)
+    versions = fold((("", *place[1:3], ""), figures) for place, figures in known.items())
+    found: list[tuple[tuple[int, str, str, str], Scores]] = []
+    for place, figures in versions.items():
+        if figures.answered:
+            made = rows.sample_scores(connection, low, high, place, figures.answered, most)
+            found += [((low, place[1], place[2], output), scores) for output, scores in made.items()]
+    return found
+
+
+def _check(cells_read: int) -> None:
+    if cells_read > MAX_CELLS:
+        raise InvalidRequestError(
+            "parameter_invalid",
+            "That is too much for one answer.",
+            field="since",
+            expected="a shorter time, a longer interval, fewer names in `by`, or a filter",
+            example="interval=day",
+        )
