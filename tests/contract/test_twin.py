@@ -407,6 +407,7 @@ NOT_FROM_A_PREDICT_ROUTE = {
     "hold_not_found": "management (tests/unit/http_routes)",
     "lease_held": "of what one process does (tests/contract/test_leases.py)",
     "lease_lost": "of what one process does (tests/contract/test_leases.py)",
+    "analytics_unsupported": "management (tests/unit/http_routes)",
     "prediction_not_found": "management (tests/unit/http_routes)",
     "key_not_found": "management (tests/unit/http_routes)",
     "route_not_found": "what is no predict route (tests/unit/http_routes)",

@@ -25,7 +25,7 @@ from postgres.server import Server
 ROOT = Path(__file__).parent.parent.parent
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 GUIDES = ("docs/concepts/limits.md", "docs/concepts/publishing.md", "docs/concepts/records.md",
-          "docs/concepts/audit.md", "docs/guides/prediction-log.md")  # fmt: skip
+          "docs/concepts/audit.md", "docs/guides/prediction-log.md", "docs/guides/analytics.md")  # fmt: skip
 ALONE = ("docs/start.md", "docs/guides/publish.md", "docs/guides/sign.md", "docs/guides/switch-traffic.md",
          "docs/guides/operate.md", "docs/guides/tls.md", "docs/guides/keys.md", "docs/guides/retention.md",
          "examples/README.md")  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from modelyard.analytics.desk import AnalyticsDesk
 from modelyard.app.folder import DataFolder
 from modelyard.auth.keys import KeyIssuer
 from modelyard.core.clock import Clock, SystemClock
@@ -65,6 +66,7 @@ def open_services(settings: Settings) -> Services:
             stores.outcomes, lambda ids: find_spooled(folder.spool, ids, stores.sink.position, clock), clock
         ),
         quarantine=stores.quarantine,
+        analytics=None if stores.analytics is None else AnalyticsDesk(stores.analytics, stores.leases, clock),
         retention=_retention(settings, folder, stores, clock),
         drain=drain,
         ping=stores.ping,

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "me": ("modelyard.cli.keys.me", "Show where the holder of a key stands."),
     "predict": ("modelyard.cli.predict", "Predict rows from a JSON, CSV or NPY file."),
     "predictions": ("modelyard.cli.predictions", "Read the prediction log."),
+    "analytics": ("modelyard.cli.analytics", "Volumes, errors, latency and scores of the prediction log."),
     "audit": ("modelyard.cli.audit", "Read and check the log of changes."),
     "retention": ("modelyard.cli.retention", "Say how long records stay, hold them, delete them by subject."),
     "backup": ("modelyard.cli.backup.commands", "Back up a data folder, and check a backup."),

@@ -18,6 +18,7 @@ from modelyard.http.openapi import routes as documentation
 from modelyard.http.openapi.operations import route_options
 from modelyard.http.resource.refusals import http_refusal, validation_refusal
 from modelyard.http.routes import audit, keys, me, models, oip, predictions, retention, traffic
+from modelyard.http.routes.analytics import figures
 from modelyard.http.routes.gate import Gate, GatedRoute, RouteTable, needs_of
 from modelyard.http.routes.triton import repository, statistics
 from modelyard.http.services import Services
@@ -34,6 +35,7 @@ TABLES: tuple[RouteTable, ...] = (
     predictions.routes,
     audit.routes,
     retention.routes,
+    figures.routes,
     documentation.routes,
 )
 """Every management route; the order in which they are tried."""

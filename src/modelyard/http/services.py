@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from modelyard.analytics.desk import AnalyticsDesk
 from modelyard.audit.event import Change
 from modelyard.audit.ports import AuditLog
 from modelyard.audit.refused import RefusalCounts
@@ -60,6 +61,7 @@ class Services:
     it is given is called after each batch. It refuses where another process does so already (ConflictError). `ping`
     returns if the database answers, else UnavailableError. `unhealthy` are the marks of versions that are not loaded;
     without a data folder there are none.
+    `analytics` is None where the database keeps no figures.
     `refused` counts refused requests until somebody flushes them into the audit log.
     """
 
@@ -82,6 +84,7 @@ class Services:
     drain: Callable[[Callable[[], object] | None], int]
     ping: Callable[[], None]
     close: Callable[[], None]
+    analytics: AnalyticsDesk | None = None
     unhealthy: UnhealthyVersions | None = None
     refused: RefusalCounts = field(default_factory=RefusalCounts)
 

@@ -207,6 +207,21 @@ GOOD: Mapping[tuple[str, str], list[Ask]] = {
     ("GET", "/v1/audit/verify"): [lambda y: y.ask("GET", "/v1/audit/verify", scope="audit")],
     ("GET", "/v1/audit/head"): [lambda y: y.ask("GET", "/v1/audit/head", scope="audit")],
     ("GET", "/v1/audit/export"): [lambda y: y.ask("GET", "/v1/audit/export", scope="audit")],
+    ("GET", "/v1/analytics/requests"): [
+        lambda y: y.ask("GET", "/v1/analytics/requests?by=model,client&interval=hour"),
+        lambda y: y.ask("GET", "/v1/analytics/requests", scope="audit"),
+        lambda y: y.ask("GET", "/v1/analytics/requests?by=subject"),
+        lambda y: y.ask("GET", "/v1/analytics/requests?since=1h&until=2h"),
+        lambda y: object.__setattr__(y.services, "analytics", None) or y.ask("GET", "/v1/analytics/requests"),
+    ],
+    ("GET", "/v1/analytics/models/{model}/scores"): [
+        lambda y: y.ask("GET", "/v1/analytics/models/tree/scores"),
+        lambda y: y.ask("GET", "/v1/analytics/models/tree/scores?since=never"),
+    ],
+    ("GET", "/v1/analytics/models/{model}/comparison"): [
+        lambda y: y.ask("GET", "/v1/analytics/models/tree/comparison?base=1&other=2"),
+        lambda y: y.ask("GET", "/v1/analytics/models/tree/comparison"),
+    ],
     ("GET", "/v1/retention"): [lambda y: y.ask("GET", "/v1/retention")],
     ("POST", "/v1/retention/sweeps"): [
         lambda y: y.ask("POST", "/v1/retention/sweeps"),

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from asgi import Reply, call
 
+from modelyard.analytics.desk import AnalyticsDesk
 from modelyard.auth.keys import KeyIssuer
 from modelyard.auth.table import KeyTable, Principal
 from modelyard.core.errors import ConflictError, PublishError
@@ -85,6 +86,7 @@ def yard(tmp_path: Path) -> Yard:
         publisher=publisher, log=stores.log, sink=stores.sink, audit=stores.audit,
         drain=lambda: 0, ping=stores.ping, close=stores.close, quarantine=stores.quarantine,
         outcomes=OutcomeDesk(stores.outcomes, lambda ids: {}, clock),
+        analytics=None if stores.analytics is None else AnalyticsDesk(stores.analytics, stores.leases, clock),
         retention=RetentionDesk(
             Sweeper(stores.retention, stores.leases, RetentionSettings(), clock), stores.holds, stores.erasures, len,
             clock,

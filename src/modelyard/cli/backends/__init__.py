@@ -85,6 +85,9 @@ class Backend(Protocol):
     def outcomes(self, prediction_id: str) -> Json:
         """All outcomes that a request's items were given."""
 
+    def analytics(self, question: str, asked: Mapping[str, str]) -> Json:
+        """Figures of the log: `requests`, `scores` or `comparison`, by the parameters of `GET /v1/analytics/…`."""
+
     def audit(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> Json:
         """One page of the audit log: `events`, `next_cursor`."""
 

@@ -20,6 +20,7 @@ from modelyard.core.errors import ConflictError, ModelyardError
 from modelyard.core.settings import load_settings
 from modelyard.http.forms.asking import check_name, record_filter, traffic_weights
 from modelyard.http.forms.export import export_lines, log_page
+from modelyard.http.forms.figures import FIGURES, desk_of
 from modelyard.http.forms.leaving import (
     BATCHES_PER_CALL,
     erase,
@@ -209,6 +210,13 @@ class LocalBackend:
         """All outcomes that a request's items were given."""
         self.prediction(prediction_id)
         return {"outcomes": self._services.outcomes.history(prediction_id)}
+
+    def analytics(self, question: str, asked: Mapping[str, str]) -> Json:
+        """Figures of the log; what waits to be rolled up is, first."""
+        self._drain()
+        desk = desk_of(self._services.analytics)
+        desk.refresh()
+        return FIGURES[question](desk, asked, self._now())
 
     def audit(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> Json:
         """One page of the audit log."""

@@ -193,6 +193,13 @@ class RemoteBackend:
         answer = self.ask("GET", "/v1/predictions/export", query={**filters, "format": form}, stream=True)
         return self._pieces(answer)
 
+    def analytics(self, question: str, asked: Mapping[str, str]) -> Json:
+        """Figures of the log."""
+        of_model = question != "requests"
+        path = f"models/{_part(asked['model'])}/{question}" if of_model else question
+        query = {name: text for name, text in asked.items() if not (of_model and name == "model")}
+        return self._json("GET", f"/v1/analytics/{path}", query=query)
+
     def audit(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> Json:
         """One page of the audit log."""
         query = {**filters, "limit": str(limit), **({"cursor": cursor} if cursor else {})}

@@ -1,0 +1,1 @@
+"""Figures of the prediction log over HTTP."""
