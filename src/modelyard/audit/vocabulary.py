@@ -54,3 +54,7 @@ class AuditAction(StrEnum):
     """All is there and was compared; `after` has the rows and the SHA-256 of every table."""
     SCHEMA_MIGRATE = "schema:migrate"
     """`modelyard migrate` changed the schema; `before` and `after` are its revisions."""
+    BACKUP_CREATE = "backup:create"
+    """A backup was made of this data folder; its subject is the hash of the backup's manifest."""
+    BACKUP_RESTORE = "backup:restore"
+    """This data folder was restored from that backup."""

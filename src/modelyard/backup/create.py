@@ -16,6 +16,7 @@ from pathlib import Path
 
 import modelyard
 from modelyard.app.folder import DataFolder
+from modelyard.audit.vocabulary import AuditAction
 from modelyard.backup import waiting
 from modelyard.backup.database import Holdings, copy_database, holdings, opened
 from modelyard.backup.manifest import (
@@ -31,6 +32,7 @@ from modelyard.backup.manifest import (
     SUM_NAME,
     UNHEALTHY,
     BackupManifest,
+    manifest_sum,
     names_in,
     private,
     seal,
@@ -38,6 +40,7 @@ from modelyard.backup.manifest import (
     write_private,
 )
 from modelyard.backup.place import partial, sweep, take_file, take_folder
+from modelyard.backup.recorded import record
 from modelyard.core.clock import Clock
 from modelyard.core.errors import CommandError, ModelyardError, SettingsError
 from modelyard.core.settings import Settings
@@ -65,6 +68,10 @@ def create(settings: Settings, out: Path, clock: Clock, wait_s: float, advance: 
             content = temporary / "content"
             content.mkdir(mode=0o700)
             manifest = _fill(content, folder, settings, clock, wait_s, advance)
+            # Before it takes its place: there is no backup that the log does not know.
+            sha256 = manifest_sum((content / SUM_NAME).read_bytes())
+            busy_s = settings.database.busy_timeout_s
+            record(folder.path, AuditAction.BACKUP_CREATE, manifest, sha256, clock, busy_s)
             if out.suffix == ARCHIVE_SUFFIX:
                 archive = temporary / "archive"
                 _pack(content, archive, manifest)

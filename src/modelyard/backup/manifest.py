@@ -100,6 +100,11 @@ def write_manifest(folder: Path, manifest: BackupManifest) -> None:
     write_private(folder / NAME, content)
 
 
+def manifest_sum(said: bytes) -> str:
+    """The hash that the manifest's sum file says, in hexadecimal: what a backup is known by."""
+    return said.split()[0].decode("ascii")
+
+
 def write_private(path: Path, content: bytes) -> None:
     """A new file (0600) with this content, durable."""
     make_private(path.parent)

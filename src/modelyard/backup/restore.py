@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from modelyard.audit.vocabulary import AuditAction
 from modelyard.backup.check import Finding, check_schema, check_whole, fill
-from modelyard.backup.manifest import BackupManifest
+from modelyard.backup.manifest import SUM_NAME, BackupManifest, manifest_sum
 from modelyard.backup.place import partial, sweep, take_folder
+from modelyard.backup.recorded import record
 from modelyard.backup.source import Source, manifest_of, opened_source
+from modelyard.core.clock import Clock, SystemClock
 from modelyard.core.errors import CommandError
 from modelyard.core.settings import Settings
 
@@ -35,8 +38,10 @@ def verify(backup: Path, settings: Settings, begin: Begin = silent) -> tuple[Bac
         return manifest, _taken_out(source, manifest, scratch, settings, begin)
 
 
-def restore(backup: Path, data: Path, settings: Settings, begin: Begin = silent) -> BackupManifest:
-    """Restores into `data`, which must be absent or empty, and appears whole or not at all.
+def restore(
+    backup: Path, data: Path, settings: Settings, begin: Begin = silent, clock: Clock | None = None
+) -> BackupManifest:
+    """Restores into `data`, which must be absent or empty, and appears whole or not at all. Its audit log says so.
 
     CommandError("folder_not_empty"), or the refusals of `verify`; "backup_damaged" for whatever it would find.
     """
@@ -54,6 +59,10 @@ def restore(backup: Path, data: Path, settings: Settings, begin: Begin = silent)
                 field="BACKUP",
                 got=first.code,
             )
+        with source.open(SUM_NAME) as said:
+            sha256 = manifest_sum(said.read(1024))
+        busy_s = settings.database.busy_timeout_s
+        record(fresh, AuditAction.BACKUP_RESTORE, manifest, sha256, clock or SystemClock(), busy_s)
         try:
             take_folder(fresh, data.absolute())
         except FileExistsError:

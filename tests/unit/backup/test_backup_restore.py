@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from modelyard.app.folder import DataFolder
+from modelyard.audit.ports import AuditFilter
 from modelyard.backup.create import create
 from modelyard.backup.manifest import names_in, seal
 from modelyard.backup.restore import restore, verify
@@ -44,7 +45,9 @@ def test_all_comes_back(backup: Path, settings: Settings, tmp_path: Path) -> Non
         assert (place / "deep/more.bin").read_bytes() == bytes(5000)
         assert len(stores.keys.snapshot().keys) == 1
         assert stores.audit.verify().sound
-        assert stores.audit.head() == manifest.audit_head
+        (event, *_) = stores.audit.page(AuditFilter(), 1, None).events
+        assert manifest.audit_head is not None
+        assert (event.sequence, event.previous) == (manifest.audit_head.sequence + 1, manifest.audit_head.hash)
     finally:
         stores.close()
     assert manifest.counts["records"] == 3
@@ -52,6 +55,24 @@ def test_all_comes_back(backup: Path, settings: Settings, tmp_path: Path) -> Non
     loose = [path for path in (restored, *restored.rglob("*")) if stat.S_IMODE(path.stat().st_mode) & 0o077]
     assert loose == []
     assert left_beside(restored) == []
+
+
+def test_both_logs_know_of_it(backup: Path, settings: Settings, tmp_path: Path) -> None:
+    """The folder's log says that it was backed up, the restored one that it was restored, by the same hash; a look
+    (`verify`) says nothing."""
+    verify(backup, settings)
+    restore(backup, tmp_path / "restored", settings)
+    said = []
+    for data in (settings.data, tmp_path / "restored"):
+        stores = open_stores(load_settings(data=data), data)
+        (last, *_) = stores.audit.page(AuditFilter(), 1, None).events
+        assert stores.audit.verify().sound
+        said.append((last.action, last.subject, last.after["counts"]["records"]))
+        stores.close()
+    assert [action for action, *_ in said] == ["backup:create", "backup:restore"]
+    assert said[0][1:] == said[1][1:]
+    if backup.is_dir():
+        assert said[0][1] == f"backup:{hashlib.sha256((backup / 'backup.json').read_bytes()).hexdigest()}"
 
 
 def test_a_backup_is_private(backup: Path) -> None:
