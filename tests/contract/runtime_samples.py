@@ -155,15 +155,41 @@ def torchscript(name: str, folder: Path) -> Sample:
     return Sample("torchscript", "model.pt", content, known.held, answers, 0, 1e-6, "torch", options)
 
 
+def tensorflow(name: str, folder: Path) -> Sample:
+    """The same as a SavedModel without variables, which is one file."""
+    import tensorflow as tf
+
+    known = table(name, np.float32)
+    weights, shifts = _weights(known)
+    held = [tf.constant(array.astype(np.float32)) for array in (weights.T, shifts)]
+
+    def answer(x: Any) -> Any:
+        scores = x @ held[0] + held[1]
+        return {"scores": tf.nn.softmax(scores) if known.classes else scores}
+
+    module = tf.Module()
+    module.answer = tf.function(answer, input_signature=[tf.TensorSpec([None, known.seen.shape[1]], tf.float32, "x")])
+    tf.saved_model.save(module, str(folder / "saved"), signatures=module.answer)
+    content = (folder / "saved" / "saved_model.pb").read_bytes()
+    answers = {"scores": module.answer(tf.constant(known.held))["scores"].numpy()}
+    return Sample("tensorflow", "saved_model.pb", content, known.held, answers, 0, 1e-6, "tensorflow")
+
+
 def _layers(known: Table) -> Any:
     import torch
 
-    model = _linear(known)
-    weights = np.atleast_2d(model.coef_ if known.classes != 2 else np.vstack([-model.coef_, model.coef_]) / 2)
-    shifts = np.atleast_1d(model.intercept_ if known.classes != 2 else np.r_[-model.intercept_, model.intercept_] / 2)
+    weights, shifts = _weights(known)
     layer = torch.nn.Linear(weights.shape[1], weights.shape[0])
     layer.load_state_dict({"weight": torch.tensor(weights), "bias": torch.tensor(shifts)})
     return torch.nn.Sequential(layer, *([torch.nn.Softmax(dim=1)] if known.classes else [])).eval()
+
+
+def _weights(known: Table) -> tuple[Array, Array]:
+    """Of the linear model, a row for each class."""
+    model = _linear(known)
+    weights = np.atleast_2d(model.coef_ if known.classes != 2 else np.vstack([-model.coef_, model.coef_]) / 2)
+    shifts = np.atleast_1d(model.intercept_ if known.classes != 2 else np.r_[-model.intercept_, model.intercept_] / 2)
+    return weights, shifts
 
 
 def _own(module: Any, known: Table) -> Array:
@@ -195,4 +221,5 @@ SAMPLES: Mapping[str, Callable[[str, Path], Sample]] = {
     "xgboost-ubj": xgboost_ubj,
     "torchscript": torchscript,
     "torch-export": torch_export,
+    "tensorflow": tensorflow,
 }

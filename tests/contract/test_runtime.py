@@ -180,7 +180,7 @@ def test_closing_lets_go(sample: Sample, loaded: LoadedModel) -> None:
     assert failed.value.code == "model_failed"
 
 
-MODULES = {"sklearn": "skops.io", "lightgbm": "lightgbm", "xgboost": "xgboost", "torch": "torch"}
+MODULES = {"sklearn": "skops.io", **{name: name for name in ("lightgbm", "xgboost", "torch", "tensorflow")}}
 
 
 def test_a_missing_extra_is_one_sentence_with_the_command(

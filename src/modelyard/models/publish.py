@@ -36,7 +36,7 @@ from modelyard.telemetry.logs import emit
 
 MAX_OVERRIDES_BYTES = 64 * 1024 * 1024
 SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "sklearn": ".skops", "lightgbm": ".txt", "xgboost": ".ubj",
-                                "torchscript": ".pt", "torch_export": ".pt2"}  # fmt: skip
+                                "torchscript": ".pt", "torch_export": ".pt2", "tensorflow": ".pb"}  # fmt: skip
 """A file that is published alone is stored as `model` with the suffix of its format, whatever it was called."""
 ABANDONED_S = 86_400.0
 """A staging folder of this age belongs to a publish that was killed."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from modelyard.core.errors import PublishError
 from modelyard.models.ports import Runtime
 from modelyard.runtimes.refusals import is_pickle
+from modelyard.runtimes.tensorflow.detection import is_keras
 
 _PLACES = {
     "onnx": ("modelyard.runtimes.onnx", "OnnxRuntime"),
@@ -17,8 +18,15 @@ _PLACES = {
     "xgboost": ("modelyard.runtimes.trees.xgboost", "XgboostRuntime"),
     "torchscript": ("modelyard.runtimes.torch.script", "TorchscriptRuntime"),
     "torch_export": ("modelyard.runtimes.torch.pt2", "TorchExportRuntime"),
+    "tensorflow": ("modelyard.runtimes.tensorflow.runtime", "TensorflowRuntime"),
 }
-_NAMED = {".onnx": "ONNX", ".skops": "scikit-learn (skops)", ".ubj": "XGBoost", ".pt2": "PyTorch (.pt2)"}
+_NAMED = {
+    ".onnx": "ONNX",
+    ".skops": "scikit-learn (skops)",
+    ".ubj": "XGBoost",
+    ".pt2": "PyTorch (.pt2)",
+    ".pb": "TensorFlow (SavedModel)",
+}
 _PICKLE_HINT = (
     "Pickle and joblib files run code when they are loaded; export the model to ONNX, or save it with skops, by "
     "XGBoost's or LightGBM's own `save_model`, or by `torch.export.save`."
@@ -69,6 +77,15 @@ def _refusal(files: list[Path]) -> PublishError:
         if is_pickle(path):
             return PublishError(
                 "format_not_allowed", f"`{path.name}` is a pickle. {_PICKLE_HINT}", field="model", got="pickle"
+            )
+        if is_keras(path):
+            return PublishError(
+                "format_not_allowed",
+                f"`{path.name}` is a file of Keras, which may hold code. Export the model, `model.export('folder')`, "
+                "and publish the folder.",
+                field="model",
+                got="keras",
+                example="model.export('folder')",
             )
     for path in files:
         if path.suffix in _NAMED:

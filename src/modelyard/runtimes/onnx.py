@@ -204,7 +204,8 @@ def _begins_like_onnx(path: Path) -> bool:
         head = file.read(HEAD_BYTES)
     seen = set()
     for number, wire, value in _fields(head):
-        if _MODEL_FIELDS.get(number) != wire or (number == 1 and not 0 < value < 10_000):
+        # IR version 1 was never released; a SavedModel begins like it.
+        if _MODEL_FIELDS.get(number) != wire or (number == 1 and not 1 < value < 10_000):
             return False
         seen.add(number)
     return bool(seen & {1, 7}) or head in (b"\x08", b"\x0a")

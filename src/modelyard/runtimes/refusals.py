@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelyard.core.errors import PublishError
-from modelyard.core.types import TensorSpec
+from modelyard.core.errors import ModelError, PublishError
+from modelyard.core.types import Array, TensorSpec
 
 MAX_REASON_CHARS = 240
 MAX_NAME_CHARS = 256
@@ -47,9 +47,13 @@ def not_spoken(field: str, got: str, remedy: str) -> PublishError:
 
 
 def check_spec(place: str, spec: TensorSpec) -> TensorSpec:
-    """The tensor, if its name and shape can be served: printable, and a row that fits in memory."""
+    """The tensor, if its names and shape can be served: printable, and a row that fits in memory."""
     if not 0 < len(spec.name) <= MAX_NAME_CHARS or not spec.name.isprintable():
         raise not_spoken(f"{place}.name", repr(spec.name)[:80], "Name it with 1 to 256 printable characters.")
+    for field, names in (("columns", spec.columns), ("labels", spec.labels)):
+        bad = next((name for name in names if not name.isprintable()), None)
+        if bad is not None:
+            raise not_spoken(f"{place}.{field}", repr(bad)[:80], "Name it with printable characters.")
     elements = 1
     for size in spec.shape:
         if size < -1 or size == 0:
@@ -90,6 +94,16 @@ def only_one(kind: str, folder: Path, is_one: Callable[[Path], bool]) -> str | N
             "format_unknown", f"The folder holds several {kind} models; publish one.", field="model", got=found[:10]
         )
     return found[0] if found else None
+
+
+def fitting(name: str, shape: Sequence[int], array: Array) -> Array:
+    """The array, if it has the shape that the model takes; ModelError("model_failed")."""
+    fits = array.ndim == len(shape) and all(s in (-1, have) for s, have in zip(shape, array.shape, strict=True))
+    if not fits:
+        raise ModelError(
+            "model_failed", f"The model takes `{name}` of the shape {list(shape)}, not {list(array.shape)}."
+        )
+    return array
 
 
 def is_pickle(path: Path) -> bool:

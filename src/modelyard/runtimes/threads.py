@@ -26,7 +26,7 @@ LIBRARIES: Mapping[str, str] = {
 """Libraries that take their size from a variable at import."""
 
 
-TOLD = ("ONNX Runtime", "LightGBM", "XGBoost", "PyTorch")
+TOLD = ("ONNX Runtime", "LightGBM", "XGBoost", "PyTorch", "TensorFlow")
 """Libraries that are told their size when they load a model."""
 
 

@@ -20,6 +20,7 @@ from modelyard.runtimes.folders.description import Description
 from modelyard.runtimes.folders.plain_yaml import read_yaml
 from modelyard.runtimes.refusals import extra_missing, is_pickle, not_spoken
 from modelyard.runtimes.sklearn import is_skops
+from modelyard.runtimes.tensorflow.detection import USUAL
 from modelyard.runtimes.torch.archive import kind_of
 
 MANIFEST = "MLmodel"
@@ -29,16 +30,20 @@ CODE = "python_function"
 """The flavour that every MLflow folder has: Python that loads the others, or a pickle of its own."""
 PATHS: Mapping[str, tuple[str, ...]] = {
     "onnx": ("data",),
+    "tensorflow": ("saved_model_dir", "data"),
     "pytorch": ("model_data", "data"),
     "sklearn": ("pickled_model", "data"),
     "xgboost": ("data",),
     "lightgbm": ("data",),
+    "keras": ("data",),
 }
 """Flavours that can be served, the best first, and where each names its file."""
 TORCH = {"exported": "torch_export", "script": "torchscript"}
 INSTEAD: Mapping[str, str] = {
     "onnx": "Log it again with `mlflow.onnx`.",
     "pytorch": 'Log it with `serialization_format="pt2"`, or as ONNX with `mlflow.onnx`.',
+    "tensorflow": "Log a `tf.Module`, or publish the folder that `model.export('folder')` writes.",
+    "keras": "Publish the folder that `model.export('folder')` writes.",
     "sklearn": 'Log it with `serialization_format="skops"`, or as ONNX with `mlflow.onnx`.',
     "xgboost": "Log the booster itself, as JSON or UBJSON.",
     "lightgbm": "Log the booster itself: `mlflow.lightgbm.log_model(model.booster_, …)`.",
@@ -158,6 +163,8 @@ def _served(folder: Path, flavour: str, stated: Mapping[str, Any]) -> tuple[str,
     path = _inside(folder, str(stated.get(field, "")), place)
     if flavour == "pytorch":
         return _torch(folder, path, place)
+    if flavour in ("tensorflow", "keras"):
+        return _tensorflow(folder, path, place, flavour)
     if not path.is_file():
         raise _missing(path.relative_to(folder).as_posix(), place)
     if is_pickle(path):
@@ -184,6 +191,16 @@ def _torch(folder: Path, path: Path, place: str) -> tuple[str, str]:
         raise not_spoken(place, "no program of PyTorch but a pickle", INSTEAD["pytorch"])
     ((entry, form),) = kinds.items()
     return form, entry.relative_to(folder).as_posix()
+
+
+def _tensorflow(folder: Path, path: Path, place: str, flavour: str) -> tuple[str, str]:
+    """The SavedModel in the folder that is named, or in its `model`."""
+    if not path.exists():
+        raise _missing(path.relative_to(folder).as_posix(), place)
+    for each in (path / USUAL, path / "model" / USUAL):
+        if each.is_file():
+            return "tensorflow", each.relative_to(folder).as_posix()
+    raise not_spoken(place, "a file of Keras, which may hold code", INSTEAD[flavour])
 
 
 def _missing(name: str, place: str) -> PublishError:

@@ -9,7 +9,7 @@ import numpy as np
 
 from modelyard.core.errors import ModelError
 from modelyard.core.types import Array, Signature, Tensors
-from modelyard.runtimes.refusals import not_spoken, reason
+from modelyard.runtimes.refusals import fitting, not_spoken, reason
 
 DATATYPES: Mapping[str, str] = {
     "torch.bool": "BOOL", "torch.uint8": "UINT8", "torch.uint16": "UINT16", "torch.uint32": "UINT32",
@@ -35,7 +35,7 @@ class TorchModel:
         if module is None:
             raise ModelError("model_failed", "The model is no longer in memory.")
         try:
-            found = call(module, [_matching(name, shape, inputs[name]) for name, shape in self._inputs], self._threads)
+            found = call(module, [fitting(name, shape, inputs[name]) for name, shape in self._inputs], self._threads)
             arrays = {name: as_array(tensor) for name, tensor in found.items()}
         except ModelError:
             raise
@@ -77,12 +77,3 @@ def as_array(tensor: Any) -> Array:
     """A tensor's elements, in memory of the processor."""
     array: Array = np.ascontiguousarray(tensor.detach().cpu().numpy())
     return array.reshape(tuple(tensor.shape))
-
-
-def _matching(name: str, shape: tuple[int, ...], array: Array) -> Array:
-    fits = array.ndim == len(shape) and all(s in (-1, have) for s, have in zip(shape, array.shape, strict=True))
-    if not fits:
-        raise ModelError(
-            "model_failed", f"The model takes `{name}` of the shape {list(shape)}, not {list(array.shape)}."
-        )
-    return array

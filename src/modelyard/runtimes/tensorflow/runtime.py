@@ -1,0 +1,126 @@
+"""TensorFlow SavedModels on the CPU.
+
+A session runs what `saved_model.py` has checked. TensorFlow takes seconds and half a gigabyte to import: only when a
+model needs it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelyard.core.errors import ModelError, ModelyardError
+from modelyard.core.types import Array, Signature, Tensors
+from modelyard.models.manifest import Manifest
+from modelyard.models.ports import Inspection
+from modelyard.runtimes.refusals import extra_missing, fitting, nonempty, only_one, reason, unreadable
+from modelyard.runtimes.tensorflow.detection import USUAL, begins_like_saved_model
+from modelyard.runtimes.tensorflow.saved_model import KIND, VARIABLES, Program, read_program
+
+QUIET: Mapping[str, str] = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "TF_USE_LEGACY_KERAS": "0"}
+"""Read at import: no banner on standard error, no search for graphics cards."""
+
+
+class TensorflowRuntime:
+    """The port `models.ports.Runtime` for SavedModels."""
+
+    format = "tensorflow"
+
+    def detect(self, folder: Path) -> str | None:
+        """The one file that begins like a SavedModel, cut off or not; among several the one with the usual name."""
+        usual = [path for path in folder.rglob(USUAL) if begins_like_saved_model(path)]
+        if len(usual) == 1:
+            return usual[0].relative_to(folder).as_posix()
+        return only_one(KIND, folder, begins_like_saved_model)
+
+    def inspect(self, folder: Path, entry: str, options: Mapping[str, Any]) -> Inspection:
+        """Signature and provenance as the file states them, once its operators are allowed; PublishError."""
+        program = _read(folder, entry)
+        said = {"tensorflow": program.version} if program.version else {}
+        _library()
+        return Inspection(self.format, entry, program.signature, said, ".pb")
+
+    def load(self, folder: Path, manifest: Manifest, options: Mapping[str, Any]) -> TensorflowModel:
+        """The program with `options["threads"]` threads; PublishError."""
+        program = _read(folder, manifest.entry)
+        tensorflow = _library()
+        variables = (folder / manifest.entry).parent / VARIABLES
+        try:
+            session = _session(tensorflow, program, int(options.get("threads", 1)))
+            if program.restore:
+                session.run(session.graph.get_operation_by_name(program.restore), {program.filename: str(variables)})
+            if program.initialise:
+                session.run(session.graph.get_operation_by_name(program.initialise.partition(":")[0]))
+            return TensorflowModel(session, program, manifest.signature)
+        except (ModelyardError, MemoryError):
+            raise
+        except Exception as error:
+            raise unreadable(KIND, reason(error)) from None
+
+
+class TensorflowModel:
+    """A session; `core.types.LoadedModel`."""
+
+    def __init__(self, session: Any, program: Program, signature: Signature) -> None:
+        self.signature = signature
+        self._session = session
+        self._inputs = tuple((spec.name, spec.shape) for spec in signature.inputs)
+        self._names = tuple(spec.name for spec in program.signature.outputs)
+        self._text = frozenset(spec.name for spec in program.signature.inputs if spec.datatype == "BYTES")
+        # Without the looks at names and types of each call.
+        self._run: Any = session.make_callable(list(program.outputs), feed_list=list(program.inputs))
+
+    def run(self, inputs: Tensors, outputs: Sequence[str]) -> dict[str, Array]:
+        """See the port."""
+        run = self._run
+        if run is None:
+            raise ModelError("model_failed", "The model is no longer in memory.")
+        given = [fitting(name, shape, inputs[name]) for name, shape in self._inputs]
+        try:
+            found = dict(zip(self._names, map(np.asarray, run(*given)), strict=True))
+        except Exception as error:
+            raise ModelError("model_failed", f"The model failed on this input: {reason(error)}") from None
+        return {name: found[name] for name in outputs or self._names}
+
+    def compact(self, inputs: Tensors) -> None:
+        """See the port: TensorFlow's allocator for the CPU keeps nothing."""
+
+    def close(self) -> None:
+        """Lets go of the session; a run that holds it ends first."""
+        session, self._session, self._run = self._session, None, None
+        if session is not None:
+            session.close()
+
+
+def _read(folder: Path, entry: str) -> Program:
+    """The program, whose variables are there if it needs some; PublishError."""
+    path = nonempty(folder / entry)
+    program = read_program(path)
+    if program.restore and not (path.parent / f"{VARIABLES}.index").is_file():
+        raise unreadable(KIND, f"its variables are missing: publish the folder with `{VARIABLES}.index`.")
+    return program
+
+
+def _library() -> Any:
+    for name, text in QUIET.items():
+        os.environ.setdefault(name, text)
+    try:
+        import tensorflow
+    except ImportError:
+        raise extra_missing("TensorFlow", "tensorflow") from None
+    return tensorflow
+
+
+def _session(tensorflow: Any, program: Program, threads: int) -> Any:
+    v1 = tensorflow.compat.v1
+    graph = tensorflow.Graph()
+    with graph.as_default():
+        v1.import_graph_def(v1.GraphDef.FromString(program.graph), name="")
+    config = v1.ConfigProto(
+        intra_op_parallelism_threads=threads, inter_op_parallelism_threads=1, device_count={"GPU": 0}
+    )
+    return v1.Session(graph=graph, config=config)
