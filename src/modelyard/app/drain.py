@@ -9,7 +9,7 @@ from functools import partial
 
 from modelyard.analytics.rolling import Roller
 from modelyard.app.folder import DataFolder
-from modelyard.app.sweeping import start_rolling, start_sweeping
+from modelyard.app.sweeping import archiver_of, start_rolling, start_sweeping
 from modelyard.codec.log import decode_for_log
 from modelyard.core.clock import SystemClock
 from modelyard.core.errors import UnavailableError
@@ -52,8 +52,11 @@ def run_drain(settings: Settings, parent_pid: int) -> None:
         note=kept.note,
     )
     sweeping = start_sweeping(
-        Sweeper(stores.retention, stores.leases, settings.retention, SystemClock()), stop, settings.retention.interval_s
-    )
+        Sweeper(
+            stores.retention, stores.leases, settings.retention, SystemClock(),
+            archiver=archiver_of(stores, settings.retention.batch),
+        ), stop, settings.retention.interval_s,
+    )  # fmt: skip
     beside = [sweeping]
     if stores.analytics is not None:
         roller = Roller(stores.analytics, stores.leases, SystemClock())

@@ -7,6 +7,7 @@ from functools import partial
 
 from modelyard.analytics.desk import AnalyticsDesk
 from modelyard.app.folder import DataFolder
+from modelyard.app.sweeping import archiver_of
 from modelyard.auth.keys import KeyIssuer
 from modelyard.core.clock import Clock, SystemClock
 from modelyard.core.settings import Settings
@@ -85,5 +86,6 @@ def _retention(settings: Settings, folder: DataFolder, stores: Stores, clock: Cl
         finally:
             kept.close()
 
-    sweeper = Sweeper(stores.retention, stores.leases, settings.retention, clock)
-    return RetentionDesk(sweeper, stores.holds, stores.erasures, forget, clock)
+    archiver = archiver_of(stores, settings.retention.batch)
+    sweeper = Sweeper(stores.retention, stores.leases, settings.retention, clock, archiver=archiver)
+    return RetentionDesk(sweeper, stores.holds, stores.erasures, forget, clock, stores.archive, stores.leases)

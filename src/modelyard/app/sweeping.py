@@ -11,11 +11,20 @@ from modelyard.audit.acting import acting
 from modelyard.audit.event import Actor
 from modelyard.core.errors import ModelyardError
 from modelyard.core.events import Event
+from modelyard.retention.archiving import Archiver
 from modelyard.retention.sweep import Sweeper
+from modelyard.storage.stores import Stores
 from modelyard.telemetry.logs import Emit, emit
 
 FIRST_S = 60.0
 """A start has better things to do; who starts and stops more often than this sweeps by hand."""
+
+
+def archiver_of(stores: Stores, batch: int) -> Archiver | None:
+    """What moves records into the archive, if there is one."""
+    if stores.archive is None or stores.leaving is None:
+        return None
+    return Archiver(stores.leaving, stores.archive, batch)
 
 
 def start_sweeping(sweeper: Sweeper, stop: threading.Event, interval_s: float) -> threading.Thread:

@@ -25,6 +25,7 @@ from modelyard.cli.terminal.options import (
     Subject,
     Until,
     Version,
+    WithArchive,
     filters,
 )
 from modelyard.cli.terminal.output import moment, print_json, print_table, progress, say, size_text
@@ -56,6 +57,7 @@ def list_(
     outcome: Outcome = None,
     items: Items = False,
     quarantined: Quarantined = False,
+    with_archive: WithArchive = False,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Most records.")] = 20,
     cursor: Annotated[str | None, typer.Option("--cursor", help="Go on where the last page ended.")] = None,
     data: Data = None,
@@ -67,7 +69,9 @@ def list_(
 
     Example: `modelyard predictions list --model tree --status 4xx --since 1h`
     """
-    wanted = filters(model, version, client, endpoint, status, since, until, subject, outcome, items, quarantined)
+    wanted = filters(
+        model, version, client, endpoint, status, since, until, subject, outcome, items, quarantined, with_archive
+    )
     found: list[Json] = []
     with backend(data, server, key) as work:
         while len(found) < limit:
@@ -129,6 +133,7 @@ def count(
     subject: Subject = None,
     outcome: Outcome = None,
     items: Items = False,
+    with_archive: WithArchive = False,
     data: Data = None,
     server: Server = None,
     key: KeyText = None,
@@ -138,7 +143,8 @@ def count(
 
     Example: `modelyard predictions count --client acme --since 24h`
     """
-    wanted = filters(model, version, client, endpoint, status, since, until, subject, outcome, items)
+    wanted = filters(model, version, client, endpoint, status, since, until, subject, outcome, items,
+                     with_archive=with_archive)  # fmt: skip
     with backend(data, server, key) as work:
         number = work.count_predictions(wanted)
     if as_json:
@@ -186,6 +192,7 @@ def export(
     subject: Subject = None,
     outcome: Outcome = None,
     items: Items = False,
+    with_archive: WithArchive = False,
     data: Data = None,
     server: Server = None,
     key: KeyText = None,
@@ -199,7 +206,8 @@ def export(
         raise CommandError(
             "usage_invalid", f"There is no format `{form}`.", field="--format", expected="jsonl, csv or parquet"
         )
-    wanted = filters(model, version, client, endpoint, status, since, until, subject, outcome, items)
+    wanted = filters(model, version, client, endpoint, status, since, until, subject, outcome, items,
+                     with_archive=with_archive)  # fmt: skip
     lines = form != "parquet"
     with backend(data, server, key) as work:
         total = work.count_predictions(wanted) if out is not None and lines else None

@@ -17,6 +17,7 @@ WHY = {
     "gap_too_long": "the last sweep is longer ago than retention.max_gap_days",
     "too_many_at_once": "that is more than retention.max_share of all records",
 }
+SWEPT = ("predictions", "outcomes", "quarantined", "archived")
 Subject = Annotated[str | None, typer.Option("--subject", help="Only records about this subject.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say how much it is.")]
 
@@ -64,11 +65,11 @@ def run(
         if dry_run:
             done: dict[str, Any] = {**found["due"], "put_off": found["put_off"], "dry_run": True}
         else:
-            done = {"predictions": 0, "outcomes": 0, "quarantined": 0, "more": True, "put_off": None}
+            done = {"predictions": 0, "outcomes": 0, "quarantined": 0, "archived": 0, "more": True, "put_off": None}
             with progress("Deleting", found["due"]["predictions"], quiet=as_json) as bar:
                 while done["more"]:
                     part = work.sweep(force)
-                    done = {**part, **{n: done[n] + part[n] for n in ("predictions", "outcomes", "quarantined")}}
+                    done = {**part, **{n: done[n] + part[n] for n in SWEPT}}
                     bar(part["predictions"])
     if as_json:
         print_json(done)
@@ -79,7 +80,8 @@ def run(
     elif not done["put_off"]:
         say(
             f"Deleted {done['predictions']} records with {done['outcomes']} outcomes, and {done['quarantined']} that "
-            "were set aside. The certificates are in the audit log (action retention:delete)."
+            f"were set aside; {done['archived']} are in the archive. The certificates are in the audit log (action "
+            "retention:delete)."
         )
     if done["put_off"]:
         typer.secho(f"Nothing leaves: {WHY[done['put_off']]}. If that is right: --force", err=True)
@@ -162,7 +164,7 @@ def erase(
 
     Example: `modelyard retention erase --subject patient-17 --dry-run`
     """
-    counts = ("predictions", "outcomes", "quarantined", "kept_answers")
+    counts = ("predictions", "outcomes", "quarantined", "kept_answers", "archived")
     with backend(data, server, key) as work:
         done = work.erase(subject, dry_run)
         while done["more"]:
@@ -175,7 +177,8 @@ def erase(
     else:
         say(
             f"Deleted {done['predictions']} records with {done['outcomes']} outcomes, {done['quarantined']} that were "
-            f"set aside, {done['kept_answers']} kept answers. {done['held']} are held and stay."
+            f"set aside, {done['kept_answers']} kept answers, {done['archived']} in the archive. "
+            f"{done['held']} are held and stay."
         )
 
 

@@ -290,6 +290,11 @@ class RetentionSettings(Section):
     )
     interval_s: float = Field(3600, gt=0, description="How often what is due leaves.")
     batch: int = Field(2000, ge=1, le=100_000, description="Most records of one transaction.")
+    archive_url: str | None = Field(
+        None,
+        pattern=rf"^(file://)?/[^\x00]+$|^{BUCKET_URL.pattern}$",
+        description="A folder, or `s3://bucket/prefix`: what leaves by age goes there first, as Parquet.",
+    )
     max_share: float = Field(
         0.5, gt=0, le=1, description="A sweep that would take more of all records waits for `retention run --force`."
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
@@ -59,9 +59,12 @@ class RetentionStore(Protocol):
     def due(self, cutoffs: Cutoffs) -> Due:
         """What would leave now; changes nothing."""
 
-    def delete(self, cutoffs: Cutoffs, since: float, most: int, fence: Fence | None = None) -> Deleted:
+    def delete(
+        self, cutoffs: Cutoffs, since: float, most: int, fence: Fence | None = None, records: bool = True
+    ) -> Deleted:
         """Deletes at most `most` records from `since` on, oldest first, with their outcomes, and as many of what was
-        set aside; what a hold keeps stays. ConflictError("lease_lost") if the fence is not the latest."""
+        set aside; what a hold keeps stays. Without `records` only outcomes whose record never came, and what was set
+        aside. ConflictError("lease_lost") if the fence is not the latest."""
 
     def swept(self) -> float | None:
         """When the last sweep ended; None before the first."""
@@ -104,3 +107,67 @@ class ErasureStore(Protocol):
     def erase(self, erasure_id: str, subject: str, most: int) -> Deleted:
         """Deletes at most `most` of the subject's records, with their outcomes, and what was set aside; a certificate
         goes with each batch that deleted something. None left: `at` is None."""
+
+    def certify(self, erasure_id: str, gone: dict[str, Any]) -> None:
+        """Writes the certificate of what was deleted elsewhere: from a file of the archive."""
+
+
+class Partition(msgspec.Struct, frozen=True):
+    """The records of one UTC day (`2026-01-31`) and endpoint."""
+
+    day: str
+    endpoint: str
+
+
+class LeavingRecords(Protocol):
+    """Records that go to the archive before they are deleted; what a hold keeps is not among them."""
+
+    def next_partition(self, cutoffs: Cutoffs) -> Partition | None:
+        """That of the oldest record that is due; None if none is."""
+
+    def leaving(self, cutoffs: Cutoffs, partition: Partition, chunk: int) -> Iterator[list[dict[str, Any]]]:
+        """Its records that are due, oldest first, with their outcomes (journal.ports.RecordLog), in chunks."""
+
+    def delete_archived(self, cutoffs: Cutoffs, ids: Sequence[str], file: str, fence: Fence | None = None) -> Deleted:
+        """Deletes those of these records that are still due, with their outcomes; the certificate names the file that
+        has them. ConflictError("lease_lost") if the fence is not the latest."""
+
+
+class Archived(msgspec.Struct, frozen=True):
+    """A file that was written (empty: all of it was there), and the records that are safe now, in order."""
+
+    file: str
+    ids: tuple[str, ...]
+
+
+class ErasedFile(msgspec.Struct, frozen=True):
+    """A file that was rewritten without so many records."""
+
+    file: str
+    predictions: int
+
+
+class Archive(Protocol):
+    """Records that left the database, in files by partition. UnavailableError("store_unavailable")."""
+
+    def ids(self, partition: Partition) -> set[str]:
+        """Which records of a partition are there."""
+
+    def write(self, partition: Partition, chunks: Iterator[list[dict[str, Any]]], known: Collection[str]) -> Archived:
+        """Writes one file of the first records that are not `known`, durable before this returns. The same records
+        make the same file again."""
+
+    def erase(self, subject: str, keeps: Callable[[dict[str, Any]], bool]) -> Iterator[ErasedFile]:
+        """Takes the records of a subject out of every file, but those that are kept; yields each file when that is
+        done."""
+
+    def count(self, subject: str) -> int:
+        """How many records of a subject there are."""
+
+
+def holds(hold: Hold, record: dict[str, Any]) -> bool:
+    """Whether a hold keeps a record of the archive, whose `time` is a moment."""
+    names = ("model", "endpoint", "client", "subject")
+    at = record["time"].timestamp()
+    named = all(getattr(hold, name) in (None, record[name]) for name in names)
+    return named and (hold.since is None or at >= hold.since) and (hold.until is None or at < hold.until)

@@ -24,6 +24,7 @@ from modelyard.core.errors import ConflictError
 from modelyard.core.events import Event
 from modelyard.core.lease import Fence, Leases
 from modelyard.core.settings import RetentionSettings
+from modelyard.retention.archiving import Archiver
 from modelyard.retention.ports import Cutoffs, Deleted, Due, RetentionStore
 from modelyard.telemetry.logs import Emit, emit
 
@@ -49,11 +50,13 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Swept(msgspec.Struct, frozen=True):
-    """What a sweep did. `more`: it ended before its work did."""
+    """What a sweep did. `archived`: those of the records that are in the archive. `more`: it ended before its work
+    did."""
 
     predictions: int = 0
     outcomes: int = 0
     quarantined: int = 0
+    archived: int = 0
     more: bool = False
     put_off: str | None = None
 
@@ -62,9 +65,11 @@ class Sweeper:
     """Sweeps of one process. `sweep` may run in any thread, one at a time."""
 
     def __init__(
-        self, store: RetentionStore, leases: Leases, settings: RetentionSettings, clock: Clock, emit: Emit = emit
-    ) -> None:
+        self, store: RetentionStore, leases: Leases, settings: RetentionSettings, clock: Clock, emit: Emit = emit,
+        archiver: Archiver | None = None,
+    ) -> None:  # fmt: skip
         self._store = store
+        self._archiver = archiver
         self._leases = leases
         self._holder = f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(4)}"
         self._settings = settings
@@ -76,7 +81,10 @@ class Sweeper:
         """What is due, and whether it may go."""
         now, swept = self._clock.now(), self._store.swept()
         days, aside = self._settings.days, self._settings.quarantine_days
-        cutoffs = Cutoffs(_cutoff(now, days), _cutoff(now, days if aside is None else aside))
+        cutoff = _cutoff(now, days)
+        if self._archiver is not None:  # whole days, or an archived day would be many small files
+            cutoff -= cutoff % DAY_S
+        cutoffs = Cutoffs(cutoff, _cutoff(now, days if aside is None else aside))
         due = self._store.due(cutoffs)
         return Plan(cutoffs, due, swept, self._put_off(now, swept, due))
 
@@ -102,25 +110,42 @@ class Sweeper:
                 stored=plan.due.stored,
             )  # fmt: skip
             return Swept(put_off=plan.put_off)
-        done, since, batches = Swept(), 0.0, 0
-        while plan.due.predictions or plan.due.quarantined:
+        done, batches = self._archive(plan, fence, most_batches, going_on)
+        since, records = 0.0, self._archiver is None
+        while not done.more and (plan.due.predictions or plan.due.quarantined):
             if batches == most_batches or not going_on():
                 return msgspec.structs.replace(done, more=True)
-            batch = self._store.delete(plan.cutoffs, since, self._settings.batch, fence)
+            batch = self._store.delete(plan.cutoffs, since, self._settings.batch, fence, records)
             done, batches = _sum(done, batch), batches + 1
             if batch.at is None:
                 break
             since = batch.at
             self._leases.renew(fence, LEASE_S)
+        if done.more:
+            return done
         now = self._clock.now()
         if self._drift_s(now) <= MAX_DRIFT_S and now > (plan.swept_at or 0.0):  # a wrong clock is nothing to go by
             self._store.mark_swept(now)
         if done.predictions or done.quarantined:
             self._emit(
                 Event.RETENTION_SWEPT, predictions=done.predictions, outcomes=done.outcomes,
-                quarantined=done.quarantined, held=plan.due.held,
+                quarantined=done.quarantined, archived=done.archived, held=plan.due.held,
             )  # fmt: skip
         return done
+
+    def _archive(
+        self, plan: Plan, fence: Fence, most_batches: int | None, going_on: Callable[[], bool]
+    ) -> tuple[Swept, int]:
+        """Moves what is due into the archive, where there is one; in how many batches."""
+        if self._archiver is None or not plan.due.predictions:
+            return Swept(), 0
+
+        def after_batch() -> bool:
+            self._leases.renew(fence, LEASE_S)
+            return going_on()
+
+        gone, batches, more = self._archiver.run(plan.cutoffs, fence, most_batches, after_batch)
+        return Swept(gone.predictions, gone.outcomes, archived=gone.predictions, more=more), batches
 
     def _put_off(self, now: float, swept: float | None, due: Due) -> str | None:
         if not due.predictions and not due.quarantined:
@@ -144,6 +169,7 @@ def _cutoff(now: float, days: int) -> float:
 
 
 def _sum(done: Swept, batch: Deleted) -> Swept:
-    return Swept(
-        done.predictions + batch.predictions, done.outcomes + batch.outcomes, done.quarantined + batch.quarantined
-    )
+    return msgspec.structs.replace(
+        done, predictions=done.predictions + batch.predictions, outcomes=done.outcomes + batch.outcomes,
+        quarantined=done.quarantined + batch.quarantined,
+    )  # fmt: skip

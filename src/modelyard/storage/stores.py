@@ -11,7 +11,7 @@ from modelyard.auth.ports import KeyStore, UsageStore
 from modelyard.core.lease import Leases
 from modelyard.journal.ports import OutcomeStore, QuarantineLog, RecordLog, RecordSink
 from modelyard.models.ports import ArtifactStore, Registry
-from modelyard.retention.ports import ErasureStore, HoldStore, RetentionStore
+from modelyard.retention.ports import Archive, ErasureStore, HoldStore, LeavingRecords, RetentionStore
 from modelyard.routing.ports import EndpointStore
 
 
@@ -38,3 +38,6 @@ class Stores:
     close: Callable[[], None]
     analytics: AnalyticsStore | None = None
     """None where the database has no rollups."""
+    leaving: LeavingRecords | None = None
+    archive: Archive | None = None
+    """None without `retention.archive_url`."""

@@ -282,13 +282,16 @@ class MemoryRetention:
         free = sum(not self._held(row) for row in old)
         return Due(free, len(old) - free, len(self._aside(cutoffs)), len(self._sink.rows))
 
-    def delete(self, cutoffs: Cutoffs, since: float, most: int, fence: Fence | None = None) -> Deleted:
+    def delete(
+        self, cutoffs: Cutoffs, since: float, most: int, fence: Fence | None = None, records: bool = True
+    ) -> Deleted:
         """Deletes one batch."""
         self.leases.check(fence)
-        rows = [r for r in self._sink.rows.values() if since * 1e6 <= r[AT] < cutoffs.predictions * 1e6]
+        due = [r for r in self._sink.rows.values() if since * 1e6 <= r[AT] < cutoffs.predictions * 1e6]
+        rows = due if records else []
         free = sorted((row for row in rows if not self._held(row)), key=lambda row: (row[AT], row[0]))
         ids = [row[0] for row in free[:most]]
-        outcomes = self._drop(ids) + sum(map(self._outcomes.forget, self._outcomes.orphans(cutoffs.predictions)))
+        outcomes = self.drop(ids) + sum(map(self._outcomes.forget, self._outcomes.orphans(cutoffs.predictions)))
         aside = self._aside(cutoffs)
         self._sink.quarantined = [one for one in self._sink.quarantined if one not in aside[:most]]
         if ids or outcomes or aside:
@@ -339,7 +342,7 @@ class MemoryRetention:
         before = self._sink.erasures[int(erasure_id) - 1][1] * 1e6
         rows = [r for r in self._sink.rows.values() if r[_SUBJECT] == subject and r[AT] <= before]
         ids = [row[0] for row in rows if not self._held(row)][:most]
-        outcomes = self._drop(ids)
+        outcomes = self.drop(ids)
         aside = [one for one in self._sink.quarantined if one.header.subject == subject]
         self._sink.quarantined = [one for one in self._sink.quarantined if one not in aside]
         if ids or aside:
@@ -347,7 +350,17 @@ class MemoryRetention:
             self._record(AuditAction.RETENTION_DELETE, f"erasure:{erasure_id}", None, gone)
         return Deleted(len(ids), outcomes, len(aside), 0.0 if len(ids) == most else None, tuple(ids))
 
-    def _drop(self, ids: Sequence[str]) -> int:
+    def certify(self, erasure_id: str, gone: dict[str, Any]) -> None:
+        """Writes the certificate of what was deleted elsewhere."""
+        self._record(AuditAction.RETENTION_DELETE, f"erasure:{erasure_id}", None, gone)
+
+    def free_before(self, at: float) -> list[tuple[Any, ...]]:
+        """Rows that are older than this and not held, oldest first."""
+        rows = [row for row in self._sink.rows.values() if row[AT] < at * 1e6 and not self._held(row)]
+        return sorted(rows, key=lambda row: (row[AT], row[0]))
+
+    def drop(self, ids: Sequence[str]) -> int:
+        """Deletes records; how many outcomes went with them."""
         for one in ids:
             del self._sink.rows[one], self._sink.records[one]
         return sum(map(self._outcomes.forget, ids))

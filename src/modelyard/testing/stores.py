@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from modelyard.storage.stores import Stores
+from modelyard.testing.analytics.archive import MemoryLeavingRecords
 from modelyard.testing.analytics.memory import MemoryAnalyticsStore
 from modelyard.testing.artifacts import MemoryArtifactStore
 from modelyard.testing.keys import DEFAULT_RATE, MemoryKeyStore, MemoryUsageStore, SnapshotVersion
@@ -42,4 +43,5 @@ def memory_stores(default_rate: tuple[int, float, int] = DEFAULT_RATE, max_clien
         ping=lambda: None,
         close=lambda: None,
         analytics=MemoryAnalyticsStore(sink, retention.leases),
+        leaving=MemoryLeavingRecords(retention, outcomes, changes.audit.record),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cli_support import Run, parsed
 
+from modelyard.core.errors import SettingsError
 from modelyard.core.settings import Settings
 from modelyard.journal.ports import SpoolPosition
 from modelyard.storage.sql.open import open_stores
@@ -48,3 +49,24 @@ def test_scores_and_comparison(folder: Path, tmp_path: Path, run: Run) -> None:
     compared = run("analytics", "compare", "tree", "1", "2").stdout
     assert "no difference that could not be chance" in compared
     assert parsed(run("analytics", "compare", "tree", "1", "2", "--json"))["model"] == "tree"
+
+
+def test_archived_days_are_read_too(folder: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What left for the archive is listed, counted and exported with what is live, if one asks for it; without an
+    archive the setting is named."""
+    refused = run("predictions", "count", "--with-archive")
+    assert isinstance(refused.exception, SettingsError)
+    monkeypatch.setenv("MODELYARD_RETENTION__ARCHIVE_URL", str(tmp_path / "archive"))
+    stores = open_stores(Settings(), folder)
+    old = [prediction_record(f"old{n}", time.time() - 100 * 86_400 - n) for n in range(3)]
+    stores.sink.store(old, SpoolPosition("f", 2))
+    stores.close()
+    swept = parsed(run("retention", "run", "--force", "--json"))
+    assert (swept["archived"], swept["predictions"]) == (3, 3)
+    assert parsed(run("predictions", "count", "--json"))["count"] == 20
+    assert parsed(run("predictions", "count", "--with-archive", "--json"))["count"] == 23
+    listed = parsed(run("predictions", "list", "--with-archive", "--limit", "100", "--json"))["predictions"]
+    assert [one["id"] for one in listed][-3:] == ["old0", "old1", "old2"]
+    run("predictions", "export", "--with-archive", "--out", str(tmp_path / "all.jsonl"))
+    assert (tmp_path / "all.jsonl").read_bytes().count(b"\n") == 23
+    assert list((tmp_path / "archive").rglob("*.parquet"))

@@ -149,7 +149,7 @@ def test_the_desk_erases_what_is_kept_for_retries_too() -> None:
     yard.stores.sink.store([mine], SpoolPosition("f", 2))
     desk = RetentionDesk(yard.sweeper, yard.stores.holds, yard.stores.erasures, forget, yard.clock)
     held = desk.hold("a case", subject="patient-1")
-    assert msgspec.structs.astuple(desk.erase("patient-1")) == (0, 0, 0, 0, 1, False)
+    assert msgspec.structs.astuple(desk.erase("patient-1")) == (0, 0, 0, 0, 1, 0, False)
     desk.release(held.id)
     done = desk.erase("patient-1")
     assert (done.predictions, done.kept_answers, forgotten) == (1, 1, ["mine"])

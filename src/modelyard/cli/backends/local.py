@@ -16,7 +16,7 @@ from modelyard.audit.chain import Head
 from modelyard.auth.scopes import parse_duration, parse_rate
 from modelyard.cli.backends import NOTHING, Json, Progress
 from modelyard.cli.terminal.output import progress, size_text
-from modelyard.core.errors import ConflictError, ModelyardError
+from modelyard.core.errors import ConflictError, ModelyardError, SettingsError
 from modelyard.core.settings import load_settings
 from modelyard.http.forms.asking import check_name, record_filter, traffic_weights
 from modelyard.http.forms.export import export_lines, log_page
@@ -48,6 +48,7 @@ from modelyard.http.resource.keys import (
     show_key,
 )
 from modelyard.http.services import revive, unhealthy_among
+from modelyard.journal.ports import RecordLog
 from modelyard.journal.spool import spool_bytes
 from modelyard.models.signing.trust import trusted_ids
 from modelyard.telemetry.logs import configure_logging
@@ -175,13 +176,13 @@ class LocalBackend:
         if filters.get("quarantined"):
             page = self._services.quarantine.page(wanted, limit, cursor)
         else:
-            page = log_page(self._services.log, wanted, limit, cursor)
+            page = log_page(self._log(filters), wanted, limit, cursor)
         return {"predictions": list(page.records), "next_cursor": page.cursor}
 
     def count_predictions(self, filters: Mapping[str, str]) -> int:
         """How many match."""
         self._drain()
-        return self._services.log.count(record_filter(filters, self._now()))
+        return self._log(filters).count(record_filter(filters, self._now()))
 
     def prediction(self, prediction_id: str, raw: bool = False) -> Json:
         """One record."""
@@ -192,7 +193,7 @@ class LocalBackend:
     def export_predictions(self, filters: Mapping[str, str], form: str) -> Iterator[bytes]:
         """All that match."""
         self._drain()
-        return export_lines(self._services.log, record_filter(filters, self._now()), form)
+        return export_lines(self._log(filters), record_filter(filters, self._now()), form)
 
     def give_outcome(self, prediction_id: str, said: Json) -> Json:
         """Gives one outcome."""
@@ -297,6 +298,21 @@ class LocalBackend:
                 return
         if left := spool_bytes(self._folder.spool):
             typer.secho(f"warning: {size_text(left)} of the spool could not be stored and is missing here", err=True)
+
+    def _log(self, filters: Mapping[str, str]) -> RecordLog:
+        """The live log, or with it the archive."""
+        if not filters.get("with_archive"):
+            return self._services.log
+        from modelyard.storage.archive.log import WholeLog
+        from modelyard.storage.archive.places import open_place
+
+        settings = self._services.settings
+        if settings.retention.archive_url is None:
+            raise SettingsError(
+                "setting_invalid", "There is no archive: `retention.archive_url` is not set.",
+                field="retention.archive_url", expected="a folder, or s3://bucket/prefix",
+            )  # fmt: skip
+        return WholeLog(self._services.log, open_place(settings.retention.archive_url, settings.artifacts))
 
     def _now(self) -> float:
         return self._services.clock.now()

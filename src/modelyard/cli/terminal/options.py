@@ -33,6 +33,10 @@ Outcome = Annotated[
 ]
 Items = Annotated[bool, typer.Option("--items", help="Items of requests instead of requests.")]
 
+WithArchive = Annotated[
+    bool, typer.Option("--with-archive", help="Days that left for `retention.archive_url` too; on a data folder.")
+]
+
 
 def filters(
     model: str | None,
@@ -46,11 +50,13 @@ def filters(
     outcome: str | None = None,
     items: bool = False,
     quarantined: bool = False,
+    with_archive: bool = False,
 ) -> dict[str, str]:
     """The filters that were given, by the names of `GET /v1/predictions`."""
     named = {
         "model": model, "version": version, "client": client, "endpoint": endpoint,
         "status": status, "since": since, "until": until, "subject": subject, "outcome": outcome,
         "items": "true" if items else None, "quarantined": "true" if quarantined else None,
+        "with_archive": "true" if with_archive else None,
     }  # fmt: skip
     return {name: text for name, text in named.items() if text}

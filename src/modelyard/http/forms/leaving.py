@@ -82,9 +82,8 @@ def erase(desk: RetentionDesk, subject: str, dry_run: bool) -> Json:
         found = desk.find(subject)
         gone: Json = {
             "predictions": found.predictions, "outcomes": None, "quarantined": found.quarantined,
-            "kept_answers": None, "held": found.held, "more": False,
+            "kept_answers": None, "held": found.held, "archived": desk.archived(subject), "more": False,
         }  # fmt: skip
     else:
         gone = msgspec.to_builtins(desk.erase(subject, BATCHES_PER_CALL))
     return {"dry_run": dry_run, **gone}
-

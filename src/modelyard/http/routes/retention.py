@@ -73,6 +73,7 @@ class SweptAnswer(Answer):
     predictions: int
     outcomes: int
     quarantined: int
+    archived: int = Field(description="Those of the predictions that are in the archive now.")
     more: bool
     put_off: str | None
 
@@ -106,6 +107,7 @@ class ErasedAnswer(Answer):
     quarantined: int
     kept_answers: int | None
     held: int
+    archived: int = Field(description="Records in files of the archive.")
     more: bool
 
 

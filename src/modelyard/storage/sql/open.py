@@ -9,6 +9,7 @@ from modelyard.auth.scopes import parse_rate
 from modelyard.core.clock import Clock, SystemClock
 from modelyard.core.errors import InvalidRequestError, SettingsError
 from modelyard.core.settings import LimitsSettings, Settings
+from modelyard.retention.ports import Archive
 from modelyard.storage.artifacts import open_artifacts
 from modelyard.storage.file.audit_head import HeadFile
 from modelyard.storage.sql.analytics.store import SqlAnalyticsStore
@@ -19,6 +20,7 @@ from modelyard.storage.sql.dialects import sqlite_url
 from modelyard.storage.sql.keys import SqlKeyStore
 from modelyard.storage.sql.leases import SqlLeases
 from modelyard.storage.sql.records.erasure import SqlErasureStore
+from modelyard.storage.sql.records.leaving import SqlLeavingRecords
 from modelyard.storage.sql.records.log import SqlRecordLog
 from modelyard.storage.sql.records.outcomes import SqlOutcomeStore
 from modelyard.storage.sql.records.quarantine import SqlQuarantineLog
@@ -73,10 +75,21 @@ def open_stores(
             ping=database.ping,
             close=database.close,
             analytics=SqlAnalyticsStore(database),
+            leaving=SqlLeavingRecords(database, trail),
+            archive=_archive(settings),
         )
     except BaseException:
         database.close()
         raise
+
+
+def _archive(settings: Settings) -> Archive | None:
+    if settings.retention.archive_url is None:
+        return None
+    from modelyard.storage.archive.files import ParquetArchive
+    from modelyard.storage.archive.places import open_place
+
+    return ParquetArchive(open_place(settings.retention.archive_url, settings.artifacts))
 
 
 def _default_rate(limits: LimitsSettings) -> tuple[int, float, int]:

@@ -1,1 +1,1 @@
-"""Analytics in memory."""
+"""Analytics, and the archive, in memory."""

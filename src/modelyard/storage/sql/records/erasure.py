@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Connection, and_, delete, func, insert, select
 
@@ -83,6 +84,11 @@ class SqlErasureStore:
         if last is None:
             self._database.forget_past()
         return Deleted(len(ids), outcomes, len(aside), last, tuple(ids))
+
+    def certify(self, erasure_id: str, gone: dict[str, Any]) -> None:
+        """Writes the certificate of what was deleted elsewhere."""
+        with self._database.write() as connection:
+            self._trail.record(connection, AuditAction.RETENTION_DELETE, f"erasure:{erasure_id}", None, gone)
 
 
 def _digest(salt: bytes, subject: str) -> bytes:

@@ -47,14 +47,16 @@ class SqlRetentionStore:
                 stored=_count(connection, schema.predictions, true()),
             )
 
-    def delete(self, cutoffs: Cutoffs, since: float, most: int, fence: Fence | None = None) -> Deleted:
+    def delete(
+        self, cutoffs: Cutoffs, since: float, most: int, fence: Fence | None = None, records: bool = True
+    ) -> Deleted:
         """Deletes one batch, with its certificate."""
         with self._database.write(holds_appends=True) as connection:
             check_fence(connection, fence)
             holds = read_holds(connection)
             kept = held_by(holds, schema.predictions)
             wanted = select(_P.id, _P.at).where(_P.at >= _us(since), _older(cutoffs), ~kept).order_by(_P.at, _P.id)
-            rows = connection.execute(wanted.limit(most + 1)).all()
+            rows = connection.execute(wanted.limit(most + 1)).all() if records else []
             ids = [row.id for row in rows[:most]]
             outcomes = delete_records(connection, ids)
             note_changes(connection, [row.at for row in rows[:most]])
