@@ -29,7 +29,7 @@ demo: $(VENV)/.demo ## Two models, one server, every claim checked on real data 
 	@$(BIN)/modelyard demo
 
 # Each is the name of a command, and of its package where that is another one.
-SYSTEM_PACKAGES := wrk strace curl faketime nodejs nginx:nginx-light initdb:postgresql redis-server:redis-server
+SYSTEM_PACKAGES := wrk strace curl faketime nodejs nginx:nginx-light initdb:postgresql mariadbd:mariadb-server redis-server:redis-server
 system:
 	@missing=""; for p in $(SYSTEM_PACKAGES); do PATH="$$PATH:/usr/sbin:$$(echo /usr/lib/postgresql/*/bin | tr ' ' :)" command -v $${p%%:*} >/dev/null || missing="$$missing $${p##*:}"; done; \
 	if [ -n "$$missing" ]; then \

@@ -10,6 +10,8 @@ import pytest
 import structlog
 
 from counterserver.server import CounterServer, counting
+from mariadb.server import Server as MariaDB
+from mariadb.server import serving as serving_mariadb
 from objectstore.emulator import Emulator, emulated
 from postgres.server import Server, serving
 
@@ -37,6 +39,20 @@ def counter_server() -> Iterator[CounterServer]:
     """A server that counts limits; tests that share it take clients of their own."""
     with counting() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariaDB]:
+    """A MariaDB server of our own."""
+    with serving_mariadb() as running:
+        yield running
+
+
+@pytest.fixture
+def mariadb(mariadb_server: MariaDB) -> Iterator[MariaDB]:
+    """The same; databases that the test was lent are emptied behind it."""
+    yield mariadb_server
+    mariadb_server.take_back()
 
 
 @pytest.fixture

@@ -22,7 +22,11 @@ from modelyard.testing import memory_stores
 URL = "MODELYARD_DATABASE__URL"
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+SERVERS = {"postgresql": "postgres", "mysql": "mariadb"}
+"""The fixture of each database that is a server."""
+
+
+@pytest.fixture(params=["memory", "sqlite", *SERVERS])
 def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
     """A connected set of empty stores."""
     if request.param == "memory":
@@ -30,20 +34,29 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
     elif request.param == "sqlite":
         opened = open_stores(Settings(), tmp_path / "data")
     else:
-        url = request.getfixturevalue("postgres").migrated()
+        url = request.getfixturevalue(SERVERS[request.param]).migrated()
         opened = open_stores(Settings(database=DatabaseSettings(url=url)), tmp_path / "data")
     yield opened
     opened.close()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", *SERVERS])
 def data(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty data folder, its database at the newest schema: a file in it, or on the server that `Settings()` names
     from here on."""
-    if request.param == "postgresql":
-        monkeypatch.setenv(URL, request.getfixturevalue("postgres").migrated())
+    if request.param in SERVERS:
+        monkeypatch.setenv(URL, request.getfixturevalue(SERVERS[request.param]).migrated())
     open_stores(Settings(), tmp_path / "data").close()
     return tmp_path / "data"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where processes die at each step, one server stands for both in the short form."""
+    for item in items:
+        given = getattr(getattr(item, "callspec", None), "params", {})
+        if given.get("data") == "mysql" and given.get("sweep") is sweep_killing:
+            item.add_marker("long")
 
 
 Operation = Callable[[Stores], Any]

@@ -24,7 +24,8 @@ SOURCE = Path(modelyard.__file__).parent
 FIELDS = re.compile(r"\{(\w+)\}")
 GOOD = {"model": "simple", "endpoint": "simple", "version": "1"}
 FORM = {"error", "code", "detail", "request_id"}
-SQL_WORDS = ("syntax error", "sqlite", "sqlalchemy", "operational", "no such column", "unterminated", "psycopg")
+SQL_WORDS = ("syntax error", "sqlite", "sqlalchemy", "operational", "no such column", "unterminated", "psycopg",
+             "pymysql")  # fmt: skip
 HEADERS = ("x-request-id", "user-agent", "if-match", "if-none-match", "content-type", "accept", "x-modelyard-filename",
            "x-modelyard-subject", "x-forwarded-for", "idempotency-key", "x-api-key", "authorization")  # fmt: skip
 
@@ -210,9 +211,12 @@ RUNS = {"execute", "executemany", "executescript"}
 
 
 OURS = {
+    ("storage/sql/dialects/mysql.py", "f'SET SESSION {bound}'"): "whole numbers",
+    ("storage/sql/dialects/mysql.py", "begun"): "constants",
     ("storage/sql/dialects/postgresql.py", "made"): "names of our own tables and columns",
     ("storage/sql/dialects/postgresql.py", "inserted"): "names of our own tables and columns",
-    ("storage/sql/dialects/postgresql.py", "'; '.join((bounds, *_LOCKS[kind]))"): "whole numbers, and constants",
+    ("storage/sql/dialects/postgresql.py", "'; '.join(_bounds(kind, wait_ms, work_ms, long_ms))"):
+        "whole numbers, and constants",
     ("storage/sql/dialects/sqlite.py", "text"): "a statement that SQLAlchemy compiled with parameters",
     ("storage/sql/migrations/versions/0001_first_tables.py", "prediction_log_view(op.get_bind(), 1)"): "a constant",
 }

@@ -203,9 +203,9 @@ class DatabaseSettings(Section):
 
     url: str | None = Field(
         None,
-        description="`postgresql://user@host/database`, `iam://user@host:port/database`, `sqlite:///path`, or a "
-        "reference to a secret (`aws-sm://ARN#key`, `aws-ssm://NAME`) as its password or instead of it; a SQLite file "
-        "in the data folder if unset.",
+        description="`postgresql://user@host/database`, `mysql://user@host/database`, "
+        "`iam://user@host:port/database`, `sqlite:///path`, or a reference to a secret (`aws-sm://ARN#key`, "
+        "`aws-ssm://NAME`) as its password or instead of it; a SQLite file in the data folder if unset.",
     )
     busy_timeout_s: float = Field(5, gt=0, description="How long to wait for a lock, a connection or an answer (s).")
     upgrade: Literal["auto", "pre", "off"] = Field(

@@ -142,7 +142,7 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["mysql://user:secret@host/db", "sqlite://", "sqlite:///:memory:", "no url", "", "postgresql://h"]
+    "url", ["oracle://user:secret@host/db", "sqlite://", "sqlite:///:memory:", "no url", "", "postgresql://h"]
 )
 def test_a_url_that_is_not_spoken_is_a_wrong_setting(url: str) -> None:
     """setting_invalid names the setting and never shows the password."""

@@ -7,12 +7,15 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
 from modelyard.storage.sql.dialects.dialect import Dialect, wrong_url
+from modelyard.storage.sql.dialects.mysql import MySQL
 from modelyard.storage.sql.dialects.postgresql import PostgreSQL
 from modelyard.storage.sql.dialects.sqlite import SQLite, sqlite_url
 
 __all__ = ["dialect_of", "insert_new", "parse_url", "prediction_log_view", "sqlite_url"]
 
-_DIALECTS: dict[str, Dialect] = {"sqlite": SQLite(), "postgresql": PostgreSQL()}
+_DIALECTS: dict[str, Dialect] = {
+    "sqlite": SQLite(), "postgresql": PostgreSQL(), "mysql": MySQL(), "mariadb": MySQL()
+}  # fmt: skip
 
 
 def parse_url(url: str) -> URL:
@@ -28,7 +31,8 @@ def dialect_of(url: URL) -> Dialect:
     known = _DIALECTS.get(url.get_backend_name())
     if known is None:
         raise wrong_url(
-            "The setting `database.url` names neither SQLite nor PostgreSQL.", url.render_as_string(hide_password=True)
+            "The setting `database.url` names none of SQLite, PostgreSQL, MySQL and MariaDB.",
+            url.render_as_string(hide_password=True),
         )
     return known
 
@@ -41,3 +45,8 @@ def insert_new(connection: Connection, table: Table) -> Insert:
 def prediction_log_view(connection: Connection, revision: int) -> str:
     """The statement that makes the view for BI tools, in its form of this number (docs: reference, SQL view)."""
     return _DIALECTS[connection.dialect.name].prediction_log_views[revision]
+
+
+def has_partial_indexes(connection: Connection) -> bool:
+    """Whether an index may leave rows out; where it may not, an index over all rows takes its place, or none."""
+    return connection.dialect.name != "mysql"

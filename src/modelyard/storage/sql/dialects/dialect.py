@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Protocol
@@ -85,7 +86,15 @@ def wrong_url(message: str, got: str | None = None) -> SettingsError:
         "setting_invalid",
         message,
         field="database.url",
-        expected="sqlite:///path/to/file.db or postgresql://user@host/database",
+        expected="sqlite:///path/to/file.db, postgresql://user@host/database or mysql://user@host/database",
         example="sqlite:////var/lib/modelyard/modelyard.db",
         **detail,
     )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this is an address of this machine that no other reaches."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import os
 import re
@@ -24,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 
 from modelyard.core.errors import ModelyardError, SettingsError
 from modelyard.storage.sql.dialects import postgresql_refusals as refusals
-from modelyard.storage.sql.dialects.dialect import KIND, Append, Kind, Rows, wrong_url
+from modelyard.storage.sql.dialects.dialect import KIND, Append, Kind, Rows, is_loopback, wrong_url
 
 _DRIVERS = ("postgresql", "postgresql+psycopg")
 _APPENDS, _UPGRADES = 0x6D6F64656C01, 0x6D6F64656C02
@@ -158,7 +157,7 @@ def _connect_args(url: URL, busy_timeout_s: float) -> dict[str, Any]:
 def is_local(url: URL) -> bool:
     """Whether nothing of the connection leaves this machine: a socket, or loopback."""
     hosts = _hosts(url) or [os.environ.get("PGHOST", "")]
-    return all(host in ("", "localhost") or host.startswith("/") or _is_loopback(host) for host in hosts)
+    return all(host in ("", "localhost") or host.startswith("/") or is_loopback(host) for host in hosts)
 
 
 def _hosts(url: URL) -> list[str]:
@@ -168,13 +167,6 @@ def _hosts(url: URL) -> list[str]:
 
 def _texts(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
     return () if value is None else (value,) if isinstance(value, str) else value
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _beginning(busy_timeout_s: float) -> Callable[[Connection], None]:

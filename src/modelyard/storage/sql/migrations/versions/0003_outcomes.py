@@ -12,6 +12,8 @@ import msgspec
 import sqlalchemy as sa
 from alembic import op
 
+from modelyard.storage.sql.dialects import has_partial_indexes
+
 revision = "0003"
 down_revision = "0002"
 phase = "pre"
@@ -29,7 +31,7 @@ def upgrade() -> None:
     op.create_index("ix_predictions_version", "predictions", ["version", "at", "status"])
     op.create_index("ix_predictions_model_version", "predictions", ["model", "version", "at", "status"])
     _partial("ix_predictions_subject", "predictions", ["subject", "at"], "subject > ''")
-    _partial("ix_predictions_flagged", "predictions", ["at"], "flag > '' AND flag != 'request_refused'")
+    _partial("ix_predictions_flagged", "predictions", ["at"], "flag > '' AND flag != 'request_refused'", ["flag", "at"])
     _replace_quarantined(_upgraded, _old_columns() + _new_columns())
     op.create_index("ix_quarantined_predictions_at", _QUARANTINED, ["at"])
 
@@ -62,11 +64,15 @@ def _create_outcomes() -> None:
     place = ["prediction_at", "prediction_id", "item"]
     _partial("ix_outcomes_value", "outcomes", ["value_key", *place], current)
     _partial("ix_outcomes_at", "outcomes", place, current)
-    _partial("ix_outcomes_waiting", "outcomes", ["prediction_id"], "prediction_at IS NULL")
+    _partial("ix_outcomes_waiting", "outcomes", ["prediction_id"], "prediction_at IS NULL", [])  # ix_outcomes_at
 
 
-def _partial(name: str, table: str, columns: list[str], where: str) -> None:
-    op.create_index(name, table, columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
+def _partial(name: str, table: str, columns: list[str], where: str, whole: list[str] | None = None) -> None:
+    """An index over the rows that `where` names; where that cannot be, over `whole`, or none if that is empty."""
+    if not has_partial_indexes(op.get_bind()):
+        columns = columns if whole is None else whole
+    if columns:
+        op.create_index(name, table, columns, sqlite_where=sa.text(where), postgresql_where=sa.text(where))
 
 
 def _old_columns() -> list[sa.Column[Any]]:
@@ -94,8 +100,11 @@ def _replace_quarantined(change: Any, columns: Sequence[sa.Column[Any]]) -> None
     """A new table with the old one's rows: there are few, if any, and no database can add such columns alike."""
     names = ("id", "payload_sha256", "record")
     old = sa.table(_QUARANTINED, *(sa.column(name) for name in names))
-    rows = [dict(zip(names, row, strict=True)) for row in op.get_bind().execute(sa.select(*old.c))]
-    op.drop_table(_QUARANTINED)
+    # Where each statement commits itself, an upgrade may have been cut off behind the next one: before the first use.
+    there = sa.inspect(op.get_bind()).has_table(_QUARANTINED)
+    rows = [dict(zip(names, row, strict=True)) for row in op.get_bind().execute(sa.select(*old.c))] if there else []
+    if there:
+        op.drop_table(_QUARANTINED)
     made = op.create_table(_QUARANTINED, *columns)
     if rows:
         op.bulk_insert(made, [change(row) for row in rows])

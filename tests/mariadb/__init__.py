@@ -1,0 +1,1 @@
+"""A MariaDB server of the tests' own, and databases in it."""
