@@ -8,9 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sqlalchemy.engine import URL
+
 from modelyard.app.folder import DataFolder
 from modelyard.core.errors import CommandError, SettingsError
 from modelyard.core.settings import Settings, load_settings
+from modelyard.storage.login.database import FIELD, IAM
+from modelyard.storage.login.references import reference_of
 from modelyard.storage.s3.location import Location
 from modelyard.storage.sql import dialects
 
@@ -34,8 +38,7 @@ class Side(NamedTuple):
     @property
     def shown(self) -> str:
         """For people, without a password or an account's number."""
-        url = self.settings.database.url
-        place = str(self.settings.data) if url is None else dialects.parse_url(url).render_as_string(hide_password=True)
+        place = str(self.settings.data) if self.settings.database.url is None else _shown(self.settings.database.url)
         bucket = self.settings.artifacts.url
         return place if bucket is None else f"{place} with {Location.parse(bucket).shown()}"
 
@@ -92,7 +95,9 @@ def _settings(text: str, bucket: str | None) -> Settings:
 
 
 def _at_url(base: Settings, url: str, bucket: str | None) -> Settings:
-    dialects.dialect_of(dialects.parse_url(url))
+    parsed = _parsed(url)
+    if parsed is not None and parsed.drivername != IAM:
+        dialects.dialect_of(parsed)
     settings = base.model_copy(update={"database": base.database.model_copy(update={"url": url})})
     return settings if bucket is None else _with_bucket(settings, bucket)
 
@@ -121,18 +126,37 @@ def _environment() -> Iterator[None]:
             os.environ["MODELYARD_CONFIG"] = before
 
 
+def _parsed(url: str) -> URL | None:
+    """Its parts; None for a reference to a secret, which only a connection reads."""
+    return dialects.parse_url(url) if reference_of(url, FIELD) is None else None
+
+
+def _shown(url: str) -> str:
+    parsed = _parsed(url)
+    return "a database that a secret names" if parsed is None else parsed.render_as_string(hide_password=True)
+
+
+def _file(side: Side) -> Path | None:
+    """The file of a SQLite database."""
+    parsed = _parsed(side.database_url)
+    is_file = parsed is not None and parsed.get_backend_name() == "sqlite"
+    return Path(parsed.database or "") if parsed is not None and is_file else None
+
+
 def _place(side: Side) -> str:
     """What tells two databases apart, as far as their addresses do."""
-    url = dialects.parse_url(side.database_url)
-    if url.get_backend_name() == "sqlite":
-        return str(Path(url.database or "").resolve())
-    return url.set(username=None, password=None, query={}).render_as_string()
+    file, parsed = _file(side), _parsed(side.database_url)
+    if file is not None:
+        return str(file.resolve())
+    return (
+        side.database_url if parsed is None else parsed.set(username=None, password=None, query={}).render_as_string()
+    )
 
 
 def check_there(side: Side) -> None:
     """SettingsError("data_folder_unusable") for a source that holds no database."""
-    url = dialects.parse_url(side.database_url)
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
+    file = _file(side)
+    if file is not None and not file.is_file():
         raise SettingsError(
             "data_folder_unusable", f"`{side.shown}` holds no database.", field="--from", got=side.shown
         )

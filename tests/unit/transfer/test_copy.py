@@ -270,6 +270,9 @@ def test_sides_are_read_as_they_are_meant(tmp_path: Path, monkeypatch: pytest.Mo
     assert source.settings.artifacts.url == target.settings.artifacts.url == "s3://bucket-1/p"
     assert target.folder is None
     assert "secret" not in target.shown
+    assert sides(str(tmp_path), "iam://u@db.example.com:5432/y", None, None)[1].shown.startswith("iam://u@")
+    secret = "aws-sm://arn:aws:secretsmanager:eu-central-1:123456789012:secret:db#url"
+    assert "123456789012" not in sides(str(tmp_path), secret, None, None)[1].shown
     monkeypatch.delenv("MODELYARD_DATABASE__URL")
     (tmp_path / "a.toml").write_text(f'data = "{tmp_path}/d"\n[database]\nurl = "postgresql://h/z"\n')
     source, target = sides(str(tmp_path / "a.toml"), str(tmp_path / "d"), None, None)
