@@ -101,7 +101,7 @@ def copy(source: Side, target: Side, clock: Clock, wait_s: float, begin: Begin =
                 private = _bring_private(source, target)
                 head = _verify(goal, target, clock, last_head(moment) or first)
                 facts = {name: msgspec.to_builtins(found) for name, found in sums.items()}
-                (finished,) = log.append(Change(AuditAction.COPY_FINISH, subject, None, {"tables": facts}))
+                finished = log.append(Change(AuditAction.COPY_FINISH, subject, None, {"tables": facts}))[-1]
                 head = _follow(goal, target, fence, finished) or head
     return Copied(source.shown, target.shown, sums, written, removed, versions, left, head, private)
 
@@ -128,6 +128,7 @@ def _target(source: Side, target: Side) -> Iterator[Database]:
         with _database(target) as database:
             check_foreign(database)
             upgrade_to_head(database, whole=False)
+            check_current(database)
             yield database
     finally:
         if target.folder is not None:

@@ -17,7 +17,7 @@ from modelyard.testing import FakeClock
 from modelyard.transfer.copy import Copied, copy
 from modelyard.transfer.side import Side
 
-SOME = 14
+SOME = 22
 """Every so many commits one is tried; the long form tries each."""
 
 

@@ -135,13 +135,15 @@ def steps() -> tuple[Step, ...]:
 
 
 def check_current(database: Database) -> None:
-    """SettingsError("schema_outdated" | "data_folder_unusable") unless this program can work with the database as it
-    is; nothing is changed in it."""
+    """Nothing is lacking for this program, and nothing is there that it does not know; nothing is changed.
+    SettingsError("schema_outdated" | "data_folder_unusable")."""
     with database.read() as connection:
         if stored_revision(connection) == schema.HEAD:
             return
         found = standing(connection)
     _check_known(found)
+    if (found.revision or "") > schema.HEAD:
+        raise _newer(found.revision)
     if found.additions or found.blocked:
         raise _outdated(found, "run `modelyard migrate pre`, or start a server on it")
 
@@ -196,13 +198,17 @@ def _check_known(found: Standing) -> None:
     """A newer program may have added what it likes; what it took away may be needed here."""
     floor = found.floor or found.revision or ""
     if floor > schema.HEAD:
-        raise SettingsError(
-            "data_folder_unusable",
-            f"The database has schema {floor}, this program knows up to {schema.HEAD}: a newer one wrote it.",
-            field="database.url",
-            expected=schema.HEAD,
-            got=floor,
-        )
+        raise _newer(floor)
+
+
+def _newer(revision: str | None) -> SettingsError:
+    return SettingsError(
+        "data_folder_unusable",
+        f"The database has schema {revision}, this program knows up to {schema.HEAD}: a newer one wrote it.",
+        field="database.url",
+        expected=schema.HEAD,
+        got=revision,
+    )
 
 
 def _outdated(found: Standing, remedy: str) -> SettingsError:
