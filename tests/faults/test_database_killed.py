@@ -1,4 +1,5 @@
-"""kill -9 of the database server, while callers ask (F1): predictions go on into the spool, and all of them drain."""
+"""kill -9 of the database server, while callers ask (F1), and a server that says nothing any more: predictions go on
+into the spool, and all of them drain."""
 
 from __future__ import annotations
 
@@ -11,23 +12,31 @@ from pathlib import Path
 import pytest
 from acknowledged import Callers, Server, balance, breast_cancer, until
 
-from postgres.server import Server as Postgres
-from postgres.server import serving
+from mariadb import server as mariadb
+from postgres import server as postgres
 
 SEED = 20261128
 KILLS = 3
+OUTAGES = {"postgresql": ("kill",) * KILLS, "mysql": ("kill", "pause", "kill")}
 WITHIN_S = 30.0
+Database = postgres.Server | mariadb.Server
 
 
 @pytest.fixture
-def database() -> Iterator[Postgres]:
-    """A PostgreSQL that may be killed."""
-    with serving() as running:
+def outages(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """What happens to the database, one after the other."""
+    return OUTAGES[getattr(request, "param", "postgresql")]
+
+
+@pytest.fixture
+def database(outages: tuple[str, ...]) -> Iterator[Database]:
+    """A server that may be killed."""
+    with mariadb.serving() if outages == OUTAGES["mysql"] else postgres.serving() as running:
         yield running
 
 
 @pytest.fixture
-def server(request: pytest.FixtureRequest, tmp_path: Path, database: Postgres) -> Iterator[Server]:
+def server(request: pytest.FixtureRequest, tmp_path: Path, database: Database) -> Iterator[Server]:
     """Two workers, not started; ended at the end."""
     settings = {"MODELYARD_DATABASE__URL": database.empty(), "MODELYARD_DATABASE__BUSY_TIMEOUT_S": "2"}
     made = Server(tmp_path, settings={**settings, **getattr(request, "param", {})})
@@ -35,21 +44,29 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, database: Postgres) -
     made.end()
 
 
-def test_predictions_go_on_without_their_database(server: Server, database: Postgres, tmp_path: Path) -> None:
-    """F1 P1 P11: the server of the database dies three times under load; callers are answered meanwhile, and once it is
-    back every acknowledged prediction is stored within half a minute, exactly once."""
+@pytest.mark.parametrize(
+    ("outages", "server"),
+    [("postgresql", {}), ("mysql", {"MODELYARD_DATABASE__BUSY_TIMEOUT_S": "1"})],
+    indirect=True,
+    ids=OUTAGES,
+)
+def test_predictions_go_on_without_their_database(
+    server: Server, database: Database, outages: tuple[str, ...], tmp_path: Path
+) -> None:
+    """F1 P1 P11: the server of the database dies, or stops, three times under load; callers are answered meanwhile, and
+    once it is back every acknowledged prediction is stored within half a minute, exactly once."""
     chance = random.Random(SEED)
     callers = Callers(server, server.publish(breast_cancer().content), breast_cancer(), seed=SEED)
     server.start()
     callers.start()
-    outages = []
+    took = []
     try:
-        for _ in range(KILLS):
+        for outage in outages:
             goal = len(callers.acknowledged) + chance.randrange(50, 200)
             until(lambda goal=goal: len(callers.acknowledged) >= goal, WITHIN_S, "callers are answered")
             time.sleep(chance.random() * 0.1)  # the point: anywhere in a transaction of the drain
             failures = server.log.read_text().count("drain.store_failed")
-            database.kill()
+            getattr(database, outage)()
             goal, begun = len(callers.acknowledged) + 100, time.monotonic()
             until(lambda goal=goal: len(callers.acknowledged) >= goal, WITHIN_S, "callers are answered without it")
             until(
@@ -57,10 +74,11 @@ def test_predictions_go_on_without_their_database(server: Server, database: Post
                 WITHIN_S,
                 "the drain notices",
             )
-            database.start()
-            outages.append(time.monotonic() - begun)
+            getattr(database, "resume" if outage == "pause" else "start")()
+            took.append(time.monotonic() - begun)
     finally:
         callers.stop()
+
     def stored() -> bool:
         count = json.loads(server.command("predictions", "count", "--status", "2", "--json"))["count"]
         return int(count) >= len(callers.acknowledged)
@@ -69,17 +87,20 @@ def test_predictions_go_on_without_their_database(server: Server, database: Post
     assert server.stop() == 0
     books = balance(server, callers, tmp_path / "log.jsonl")
     print(
-        f"\nkills {KILLS}, seed {SEED}: requests {callers.requests}, cut {callers.cut}, acknowledged "
+        f"\n{', '.join(outages)}, seed {SEED}: requests {callers.requests}, cut {callers.cut}, acknowledged "
         f"{len(callers.acknowledged)}, logged {books.logged}, lost {len(books.missing)}, doubled {len(books.twice)}; "
-        f"outages {', '.join(f'{took:.1f} s' for took in outages)}; all stored {drained_s:.1f} s after the last"
+        f"outages {', '.join(f'{one:.1f} s' for one in took)}; all stored {drained_s:.1f} s after the last"
     )
     assert callers.wrong == []
     assert (books.twice, books.missing, books.different) == ([], [], [])
     assert callers.cut == 0
 
 
+@pytest.mark.parametrize(
+    "outages", ["postgresql", pytest.param("mysql", marks=pytest.mark.long)], indirect=True, ids=OUTAGES
+)
 @pytest.mark.parametrize("server", [{"MODELYARD_JOURNAL__DURABILITY": "store"}], indirect=True, ids=["store"])
-def test_without_a_spool_nobody_is_answered_meanwhile(server: Server, database: Postgres, tmp_path: Path) -> None:
+def test_without_a_spool_nobody_is_answered_meanwhile(server: Server, database: Database, tmp_path: Path) -> None:
     """`journal.durability = store`: while the database is away nobody is answered with 200, once it is back callers
     are, and each acknowledged prediction is a row of it at once, exactly once."""
     chance = random.Random(SEED)

@@ -1,22 +1,33 @@
-"""Everything on a PostgreSQL server: the same commands, another `database.url`."""
+"""Everything on a database server: the same commands, another `database.url`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import trained
 from server import RunningServer, command, until
 
-from postgres.server import Server
+from mariadb.server import Server as MariaDB
+from postgres.server import Server as PostgreSQL
 
 ROWS = trained.cancer().rows
 
 
-def test_a_yard_on_postgresql(postgres: Server, serve: Callable[..., RunningServer], tmp_path: Path) -> None:
+@pytest.fixture(params=["postgres", "mariadb"])
+def database(request: pytest.FixtureRequest) -> PostgreSQL | MariaDB:
+    """A server of each kind."""
+    found: PostgreSQL | MariaDB = request.getfixturevalue(request.param)
+    return found
+
+
+def test_a_yard_on_a_database_server(
+    database: PostgreSQL | MariaDB, serve: Callable[..., RunningServer], tmp_path: Path
+) -> None:
     """Publish, keys, traffic, predictions, the log, the audit log; another start finds all of it, and nothing of it
     lies in the data folder."""
-    settings = {"database.url": postgres.empty()}
+    settings = {"database.url": database.empty()}
     server = serve(workers=2, settings=settings)
     admin = server.key
     for version, factor in (("1", 1.0), ("2", 0.01)):
@@ -40,9 +51,9 @@ def test_a_yard_on_postgresql(postgres: Server, serve: Callable[..., RunningServ
     assert reply.status == 200, reply.body
 
 
-def test_a_wrong_url_ends_the_start_with_a_sentence(postgres: Server, tmp_path: Path) -> None:
+def test_a_wrong_url_ends_the_start_with_a_sentence(database: PostgreSQL | MariaDB, tmp_path: Path) -> None:
     """No traceback, no name; a status that says so."""
-    env = {"MODELYARD_DATABASE__URL": postgres.url("n0where")}
+    env = {"MODELYARD_DATABASE__URL": database.url("n0where")}
     ran = command("serve", "--data", tmp_path / "data", "--port", "0", env=env)
     assert ran.returncode != 0
     said = ran.stdout + ran.stderr
