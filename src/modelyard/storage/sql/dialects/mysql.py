@@ -306,11 +306,13 @@ def _pass_over_what_is_done(cursor: Any, statement: str, parameters: Any, contex
 def _statements(connection: Connection, head: bytes, values: str, rows: Rows) -> Iterator[bytes]:
     """The rows as literals, a megabyte of them behind each `head`. One that is more than the server takes is refused
     before: over it the server would end the connection, which would look like any other loss."""
-    mogrify: Any = connection.connection.cursor().mogrify
+    driver: Any = connection.connection.driver_connection
+    escape = driver.escape
     parts: list[bytes] = []
     size_bytes = 0
     for row in rows:
-        part = mogrify(values, row).encode()
+        # A whole number is its own literal; PyMySQL takes half a microsecond to find that out.
+        part = (values % tuple([value if type(value) is int else escape(value) for value in row])).encode()
         if size_bytes + len(part) > _STATEMENT_BYTES and parts:
             yield head + b",".join(parts)
             parts, size_bytes = [], 0
