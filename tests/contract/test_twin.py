@@ -21,9 +21,17 @@ from modelyard.auth.keys import new_key
 from modelyard.auth.ports import ClientBounds
 from modelyard.auth.scopes import parse_rate
 from modelyard.core.clock import SystemClock
-from modelyard.core.errors import CODES, LimitError, OverloadError, PublishError, SettingsError, UnavailableError
+from modelyard.core.errors import (
+    CODES,
+    LimitError,
+    ModelError,
+    OverloadError,
+    PublishError,
+    SettingsError,
+    UnavailableError,
+)
 from modelyard.core.settings import BatchingSettings, CodecSettings, HttpSettings, LimitsSettings, Settings
-from modelyard.core.types import Surface
+from modelyard.core.types import Surface, Tensors
 from modelyard.http.edge.certificate import TlsFiles, make_self_signed, own_names, utc_now
 from modelyard.http.wire import PREDICT_ROUTES, predict_target
 from modelyard.journal.ports import KeptAnswer
@@ -259,6 +267,8 @@ def key_used(worker: HttpWorker) -> Callable[[], None]:
 
 BINARY = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","parameters":{"binary_data_size":9}}]}'
 DEEP = "[" * 200 + "]" * 200
+JAILED = sorted(ModelError.codes - {"model_failed"})
+"""What a jailed model's process may do; each has a model here that fails so."""
 CASES: dict[str, list[Case]] = {
     "key_missing": [Case(key=None)],
     "key_malformed": [Case(key="nonsense")],
@@ -294,6 +304,7 @@ CASES: dict[str, list[Case]] = {
     "store_unavailable": [Case(around=broken_counter)],
     "limits_unavailable": [Case(around=counter_away)],
     "model_failed": [Case(model="failing")],
+    **{code: [Case(model=code)] for code in JAILED},
     "internal": [Case(around=broken_codec)],
     "encoding_unsupported": [Case(headers=("content-encoding: br",))],
     "decompression_failed": [Case(headers=("content-encoding: gzip",))],
@@ -397,6 +408,15 @@ CASES: dict[str, list[Case]] = {
     "too_many_items": [Case(body='{"items":[%s]}' % ",".join(['{"a":1,"b":2}'] * 101), surfaces=ROWS)],
 }
 
+def raising(code: str) -> Callable[[Tensors], None]:
+    """What a model does that fails with this code."""
+
+    def fail(_: Tensors) -> None:
+        raise ModelError(code, "The model's process did what none may do.")
+
+    return fail
+
+
 NOT_FROM_A_PREDICT_ROUTE = {
     **dict.fromkeys(PublishError.codes, "only a publish is refused so (tests/unit/models)"),
     **dict.fromkeys(SettingsError.codes, "ends the start (tests/journey)"),
@@ -463,6 +483,7 @@ def twin_worker(tls: TlsFiles | None = None, remote: bool = False) -> Iterator[H
         servable(),
         servable(StubModel(), model="slow", in_loop=False),
         servable(failing, model="failing"),
+        *(servable(StubModel(before_run=raising(code)), model=code) for code in JAILED),
     ]
     started = HttpWorker(settings, models, tls=tls, remote=remote).start()
     table = started.predictor.table

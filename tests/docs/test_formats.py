@@ -38,7 +38,7 @@ def test_the_extra_is_declared() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for name, (_, _, install, *_rest) in _rows().items():
         (named,) = re.findall(r"pip install '?modelyard(?:\[(\w+)\])?'?`", install)
-        assert named in extras or (named, name) == ("", "onnx")
+        assert named in extras or (named, name) in (("", "onnx"), ("", "python"))
 
 
 def test_the_threads_are_those_that_are_set(tmp_path: Path) -> None:

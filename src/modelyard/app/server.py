@@ -42,6 +42,8 @@ LIBRARIES = {
     "xgboost": ("modelyard.runtimes.trees.xgboost",),
     "torchscript": ("modelyard.runtimes.torch.script",),
     "torch_export": ("modelyard.runtimes.torch.pt2",),
+    "python": ("modelyard.runtimes.jail.formats",),
+    "pickle": ("modelyard.runtimes.jail.formats",),
 }
 """What loading a model of this format imports."""
 

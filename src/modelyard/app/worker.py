@@ -33,7 +33,7 @@ from modelyard.http.edge.proxied import Edge
 from modelyard.http.edge.tls import TlsContext, tls_files
 from modelyard.http.errors import render_error
 from modelyard.http.processes.board import Board
-from modelyard.http.processes.health import RunNotes, UnhealthyVersions
+from modelyard.http.processes.health import RunNotes, Suspects, UnhealthyVersions
 from modelyard.http.processes.tally import Tallies
 from modelyard.http.processes.worker import Worker
 from modelyard.http.services import Services
@@ -142,6 +142,7 @@ async def _main(settings: Settings, handles: Handles) -> None:
             refused=services.refused.note,
         )
         notes = RunNotes(board.runs(handles.slot), UnhealthyVersions(folder.unhealthy), clock)
+        _judge(notes, settings, folder, board)
         snapshots = _snapshots(settings, services, background, board, handles.slot, clock, notes)
         await _first_snapshot(loop, background, snapshots, predictor, handles.successor)
         follow = loop.create_task(snapshots.follow(predictor))
@@ -227,6 +228,17 @@ async def _tend(replays: Replays, tended: KeptAnswers, clock: Clock, executor: E
                 emit(Event.SNAPSHOT_FAILED, "warning", error=type(error).__name__, reason=str(error)[:300])
         replays.retry()
         await asyncio.sleep(TEND_EVERY_S)
+
+
+def _judge(notes: RunNotes, settings: Settings, folder: DataFolder, board: Board) -> None:
+    """A jailed version whose process keeps dying is taken out like one that kills workers."""
+
+    def take_out(token: int) -> None:
+        from modelyard.app.server import mark_unhealthy  # which itself imports this module, by way of the children
+
+        mark_unhealthy(settings, folder, board, token)
+
+    notes.judge(Suspects(settings.models.unhealthy_deaths, settings.models.unhealthy_within_s), take_out)
 
 
 def _snapshots(

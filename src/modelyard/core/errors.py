@@ -25,7 +25,9 @@ ModelyardError
 ├── DeadlineError         it took too long        receive_timeout request_timeout
 ├── UnavailableError      not now, try again      model_not_ready shutting_down journal_unavailable snapshot_stale
 │                                                 store_unavailable model_unhealthy limits_unavailable
-├── ModelError            the model failed        model_failed
+├── ModelError            the model failed        model_failed model_exited model_crashed model_hung_up model_timeout
+│                                                 model_out_of_memory tensors_too_large reply_garbled reply_repeated
+│                                                 reply_mismatched
 ├── ConflictError         it is otherwise already version_exists data_folder_in_use client_exists
 │                                                 edit_conflict etag_stale key_not_active
 │                                                 model_in_traffic idempotency_in_use idempotency_mismatch
@@ -35,7 +37,7 @@ ModelyardError
 │                                                 runtime_missing types_untrusted manifest_invalid
 │                                                 signature_conflict warm_up_failed example_failed publish_timeout
 │                                                 archive_unsafe signature_missing signature_invalid
-│                                                 signer_unknown
+│                                                 signer_unknown jail_unavailable
 ├── SettingsError         the start is refused    setting_invalid port_in_use data_folder_unusable
 │                                                 tls_file_unreadable tls_key_mismatch tls_certificate_expired
 │                                                 copy_unfinished schema_outdated
@@ -158,9 +160,12 @@ class UnavailableError(ModelyardError):
 
 
 class ModelError(ModelyardError):
-    """The model raised while it ran on a well-formed request."""
+    """The model raised while it ran on a well-formed request, or its jailed process did what none may do."""
 
-    codes = _codes("model_failed")
+    codes = _codes(
+        "model_failed model_exited model_crashed model_hung_up model_timeout model_out_of_memory tensors_too_large "
+        "reply_garbled reply_repeated reply_mismatched"
+    )
 
 
 class ConflictError(ModelyardError):
@@ -178,7 +183,7 @@ class PublishError(ModelyardError):
     codes = _codes(
         "model_empty model_unreadable opset_unsupported external_data_outside format_unknown format_not_allowed "
         "runtime_missing types_untrusted manifest_invalid signature_conflict warm_up_failed example_failed "
-        "publish_timeout archive_unsafe signature_missing signature_invalid signer_unknown"
+        "publish_timeout archive_unsafe signature_missing signature_invalid signer_unknown jail_unavailable"
     )
 
 

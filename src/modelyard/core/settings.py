@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     FieldSerializationInfo,
     SecretStr,
@@ -31,8 +29,10 @@ from pydantic_settings import (
 )
 
 from modelyard.core.errors import SettingsError
+from modelyard.core.model_settings import MIB as MIB
+from modelyard.core.model_settings import ModelsSettings as ModelsSettings
+from modelyard.core.model_settings import Section as Section
 
-MIB = 1024 * 1024
 ROOT_PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 BUCKET_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9!_.*'()-]+)*/?")
 COUNTER_URL = re.compile(
@@ -43,12 +43,6 @@ REVEALED = "revealed"
 _URL_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^/\s]*@")
 OWN_SEGMENTS = frozenset({"v1", "v2", "ping", "invocations", "docs", "openapi.json", "metrics", "console"})
 """What the server's own paths begin with: as a prefix they could not be told apart."""
-
-
-class Section(BaseModel):
-    """One table of the configuration; frozen, unknown names are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class HttpSettings(Section):
@@ -262,23 +256,6 @@ class ArtifactsSettings(Section):
         if self.kms_key_id is not None and self.encryption != "aws:kms":
             raise ValueError("kms_key_id goes with encryption = aws:kms")
         return self
-
-
-class ModelsSettings(Section):
-    """Publishing and loading."""
-
-    max_version_bytes: int = Field(8 * 1024 * MIB, ge=1024, description="Largest version that can be published.")
-    publish_timeout_s: float = Field(120, gt=0, description="Parse, warm-up and example of a publish, together.")
-    publish_memory_bytes: int = Field(8 * 1024 * MIB, ge=64 * MIB, description="Memory of the publish check's process.")
-    trusted_types: tuple[str, ...] = Field((), description="Types that a skops file may hold beyond the safe ones.")
-    require_signature: bool = Field(False, description="Only versions of trusted signers are published and loaded.")
-    trusted_signers: tuple[str, ...] = Field(
-        (), description="Public keys (Ed25519) of who may sign versions: PEM, `ed25519:BASE64`, or a file with either."
-    )
-    max_run_s: float = Field(60, gt=0, description="A run longer than this hangs: its worker is replaced.")
-    unhealthy_deaths: int = Field(5, ge=1, description="Workers that may die in a version's run.")
-    unhealthy_within_s: float = Field(60, gt=0, description="The time in which those deaths count.")
-    max_threads: int | None = Field(None, ge=1, description="Threads for numeric libraries; from the cgroup if unset.")
 
 
 class RetentionSettings(Section):

@@ -29,9 +29,10 @@ from modelyard.core.types import (
     Tensors,
 )
 from modelyard.models.manifest import Manifest
-from modelyard.models.ports import Runtime, Version
+from modelyard.models.ports import UNSAFE_FORMATS, Runtime, Version
+from modelyard.models.report import jail_bounds
 from modelyard.models.rows import attempts, is_batchable, row_count, spread_rows
-from modelyard.models.signing.trust import Trust
+from modelyard.models.signing.trust import Signed, Trust, demand_trusted
 
 SEED = 20_240_229
 ROWS = 32
@@ -58,23 +59,43 @@ def load_servable(
     a file is not the published one, PublishError if it cannot be loaded, or if its signature does not hold or is not
     one that the settings ask for. `measuring` is held while runs are timed."""
     verify(version, folder)
-    Trust.of(settings.models).examine_folder(folder, version.manifest.files)
+    _permit(version.manifest, Trust.of(settings.models).examine_folder(folder, version.manifest.files), settings)
     options = {
         "threads": threads,
         "trusted_types": settings.models.trusted_types,
         "max_version_bytes": settings.models.max_version_bytes,
+        "jail": jail_bounds(settings.models),
     }
     manifest = version.manifest
     loaded = runtime.load(folder, manifest, options)
     try:
         with measuring or nullcontext():
             example = decode_example(manifest.signature, manifest.example)
-            profile = check_load(loaded, example, settings.batching.max_loop_run_us, clock)
+            profile = check_load(loaded, example, loop_bound_us(manifest.format, settings), clock)
     except BaseException:
         loaded.close()
         raise
     _trim()
     return Servable(version.model, version.version, version.digest, loaded, profile, policy_text(manifest.redaction))
+
+
+def _permit(manifest: Manifest, signed: Signed, settings: Settings) -> None:
+    """PublishError unless the settings of today let this version be loaded."""
+    if manifest.format not in UNSAFE_FORMATS:
+        return
+    if manifest.format not in settings.models.unsafe_formats:
+        raise PublishError(
+            "format_not_allowed",
+            f"models.unsafe_formats does not allow `{manifest.format}`, whose files run code.",
+            field="models.unsafe_formats",
+            got=manifest.format,
+        )
+    demand_trusted(signed, f"its format `{manifest.format}` runs code")
+
+
+def loop_bound_us(form: str, settings: Settings) -> float:
+    """How long a run on the event loop may take. Never a jailed one: a process that hangs would hold the loop."""
+    return 0.0 if form in UNSAFE_FORMATS else settings.batching.max_loop_run_us
 
 
 def _trim() -> None:

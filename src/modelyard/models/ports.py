@@ -12,6 +12,9 @@ import msgspec
 from modelyard.core.types import LoadedModel, Signature
 from modelyard.models.manifest import Manifest
 
+UNSAFE_FORMATS = frozenset({"python", "pickle"})
+"""Formats whose files are programs: only where models.unsafe_formats allows them, of a trusted signer, in a jail."""
+
 
 class Version(msgspec.Struct, frozen=True):
     """One published version, immutable. `created_at` is UNIX seconds."""
@@ -85,6 +88,7 @@ class Runtime(Protocol):
     """One model format."""
 
     format: str
+    """Its name in the manifest; those of UNSAFE_FORMATS run their files' own code, and do so in a jail."""
 
     def detect(self, folder: Path) -> str | None:
         """The entry file if the folder's content is of this format, else None. By content, not by name."""

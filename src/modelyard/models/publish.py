@@ -27,7 +27,7 @@ from modelyard.core.types import NAME
 from modelyard.models.complete import check_redaction
 from modelyard.models.manifest import FileEntry, Manifest
 from modelyard.models.ports import ArtifactStore, Registry, Version
-from modelyard.models.report import Check, CheckOptions, CheckReport, Overrides
+from modelyard.models.report import Check, CheckOptions, CheckReport, Overrides, jail_bounds
 from modelyard.models.signing.statement import OVERRIDES_FILE as OVERRIDES
 from modelyard.models.signing.statement import SIGNATURE_FILE, named_content
 from modelyard.models.signing.trust import Signed, Trust
@@ -36,7 +36,8 @@ from modelyard.telemetry.logs import emit
 
 MAX_OVERRIDES_BYTES = 64 * 1024 * 1024
 SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "sklearn": ".skops", "lightgbm": ".txt", "xgboost": ".ubj",
-                                "torchscript": ".pt", "torch_export": ".pt2", "tensorflow": ".pb"}  # fmt: skip
+                                "torchscript": ".pt", "torch_export": ".pt2", "tensorflow": ".pb", "python": ".json",
+                                "pickle": ".pkl"}  # fmt: skip
 """A file that is published alone is stored as `model` with the suffix of its format, whatever it was called."""
 ABANDONED_S = 86_400.0
 """A staging folder of this age belongs to a publish that was killed."""
@@ -129,7 +130,7 @@ class Publisher:
         )
         if (known := self._known(model, version, [*staged.files, *staged.beside])) is not None:
             return PublishResult(known, False)
-        report = self._check(folder, self._options(overrides))
+        report = self._check(folder, self._options(overrides, staged.signed))
         check_redaction(report.signature, overrides.redaction)
         files, entry = _settle_name(folder, staged.files, report)
         for name, content in staged.contents.items():
@@ -191,7 +192,7 @@ class Publisher:
         numbers = [int(v.version) for v in self._versions(model) if v.version.isascii() and v.version.isdigit()]
         return str(max(numbers, default=0) + 1)
 
-    def _options(self, overrides: Overrides) -> CheckOptions:
+    def _options(self, overrides: Overrides, signed: Signed) -> CheckOptions:
         models = self._settings.models
         return CheckOptions(
             trusted_types=models.trusted_types,
@@ -201,6 +202,9 @@ class Publisher:
             max_version_bytes=models.max_version_bytes,
             max_loop_run_us=self._settings.batching.max_loop_run_us,
             overrides=overrides,
+            unsafe_formats=models.unsafe_formats,
+            signed=signed,
+            jail=jail_bounds(models),
         )
 
     def _register(self, model: str, version: str | None, manifest: Manifest, digest: str) -> PublishResult:

@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
+from modelyard.core.settings import ModelsSettings
 from modelyard.core.types import LoadProfile, Signature
+from modelyard.models.signing.trust import Signed
 
 
 class TensorCompletion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,7 +47,8 @@ class Overrides(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class CheckOptions(msgspec.Struct, frozen=True):
     """What the check needs to know. `memory_bytes` and `timeout_s` bound its process; `max_loop_run_us` is
-    `batching.max_loop_run_us`."""
+    `batching.max_loop_run_us`; `unsafe_formats` are those that the settings allow, `signed` says by whom, `jail` has
+    its bounds (`jail_bounds`)."""
 
     trusted_types: tuple[str, ...] = ()
     threads: int = 1
@@ -54,6 +57,9 @@ class CheckOptions(msgspec.Struct, frozen=True):
     max_version_bytes: int = 8 * 1024**3
     max_loop_run_us: float = 300.0
     overrides: Overrides = Overrides()
+    unsafe_formats: tuple[str, ...] = ()
+    signed: Signed = Signed()
+    jail: Mapping[str, Any] = {}
 
     def for_runtime(self) -> dict[str, Any]:
         """The options that a runtime takes."""
@@ -63,7 +69,20 @@ class CheckOptions(msgspec.Struct, frozen=True):
             "max_version_bytes": self.max_version_bytes,
             "signature": self.overrides.signature,
             "example": self.overrides.example,
+            "jail": self.jail,
         }
+
+
+def jail_bounds(models: ModelsSettings) -> dict[str, Any]:
+    """What a jailed model may use, by the names of `runtimes.jail.process.JailBounds`."""
+    return {
+        "memory_bytes": models.jail_memory_bytes,
+        "tensor_bytes": models.jail_tensor_bytes,
+        "run_s": models.max_run_s,
+        "load_s": models.publish_timeout_s,
+        "deaths": models.unhealthy_deaths,
+        "within_s": models.unhealthy_within_s,
+    }
 
 
 class CheckReport(msgspec.Struct, frozen=True):

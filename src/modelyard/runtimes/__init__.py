@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modelyard.core.errors import PublishError
-from modelyard.models.ports import Runtime
-from modelyard.runtimes.refusals import is_pickle
-from modelyard.runtimes.tensorflow.detection import is_keras
+
+if TYPE_CHECKING:  # a jailed process imports this package before it may start threads, as numpy would
+    from modelyard.models.ports import Runtime
 
 _PLACES = {
     "onnx": ("modelyard.runtimes.onnx", "OnnxRuntime"),
@@ -19,6 +20,8 @@ _PLACES = {
     "torchscript": ("modelyard.runtimes.torch.script", "TorchscriptRuntime"),
     "torch_export": ("modelyard.runtimes.torch.pt2", "TorchExportRuntime"),
     "tensorflow": ("modelyard.runtimes.tensorflow.runtime", "TensorflowRuntime"),
+    "python": ("modelyard.runtimes.jail.formats", "PythonRuntime"),
+    "pickle": ("modelyard.runtimes.jail.formats", "PickleRuntime"),
 }
 _NAMED = {
     ".onnx": "ONNX",
@@ -31,9 +34,13 @@ _PICKLE_HINT = (
     "Pickle and joblib files run code when they are loaded; export the model to ONNX, or save it with skops, by "
     "XGBoost's or LightGBM's own `save_model`, or by `torch.export.save`."
 )
+_UNSAFE_HINTS = {
+    "pickle": f"a pickle. {_PICKLE_HINT}",
+    "python": "a class in Python, which runs its own code. Export the model to ONNX.",
+}
 
 
-class _Runtimes(Mapping[str, Runtime]):
+class _Runtimes(Mapping[str, "Runtime"]):
     """Runtimes by format, each made when it is first asked for."""
 
     def __init__(self) -> None:
@@ -56,8 +63,8 @@ RUNTIMES: Mapping[str, Runtime] = _Runtimes()
 """Every format that can be served, by the name in the manifest."""
 
 
-def detect(folder: Path) -> tuple[Runtime, str]:
-    """The runtime and the entry file of a folder, by content.
+def detect(folder: Path, allowed: Collection[str] = ()) -> tuple[Runtime, str]:
+    """The runtime and the entry file of a folder, by content; of formats that run code only those that are `allowed`.
 
     PublishError: model_empty, format_not_allowed (pickle and its kin), model_unreadable (the name promises a format
     that the bytes are not), format_unknown.
@@ -68,11 +75,27 @@ def detect(folder: Path) -> tuple[Runtime, str]:
     for runtime in RUNTIMES.values():
         entry = runtime.detect(folder)
         if entry is not None:
+            if runtime.format in _UNSAFE_HINTS and runtime.format not in allowed:
+                raise _not_allowed(runtime.format, entry)
             return runtime, entry
     raise _refusal(files)
 
 
+def _not_allowed(form: str, entry: str) -> PublishError:
+    return PublishError(
+        "format_not_allowed",
+        f"`{Path(entry).name}` is {_UNSAFE_HINTS[form]} Or let the operator allow `{form}` in models.unsafe_formats, "
+        "and sign the version.",
+        field="model",
+        got=form,
+        expected="a format that runs no code when it is loaded",
+    )
+
+
 def _refusal(files: list[Path]) -> PublishError:
+    from modelyard.runtimes.refusals import is_pickle
+    from modelyard.runtimes.tensorflow.detection import is_keras
+
     for path in files:
         if is_pickle(path):
             return PublishError(

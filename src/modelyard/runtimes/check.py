@@ -20,7 +20,9 @@ from modelyard.core.clock import SystemClock
 from modelyard.core.errors import ModelyardError, PublishError
 from modelyard.models.complete import complete
 from modelyard.models.manifest import Manifest
+from modelyard.models.ports import UNSAFE_FORMATS
 from modelyard.models.report import CheckOptions, CheckReport
+from modelyard.models.signing.trust import demand_trusted
 
 MAX_WRITTEN_BYTES = 1024 * 1024
 MAX_FILES = 256
@@ -32,26 +34,34 @@ def check_files(folder: Path, options: CheckOptions) -> CheckReport:
     from modelyard.runtimes import RUNTIMES
     from modelyard.runtimes.folders import describe
 
-    described = describe(folder)
+    described = describe(folder, options.unsafe_formats)
+    jailed = described.format in UNSAFE_FORMATS
+    if jailed:
+        demand_trusted(options.signed, f"its format `{described.format}` runs code")
     runtime, entry = RUNTIMES[described.format], described.entry
     found = runtime.inspect(folder, entry, described.options(options.for_runtime()))
     signature = complete(found.signature, described.merge(options.overrides, found.signature))
     owned = options.overrides.example
     told = described.request(signature) if owned is None else None
     loaded = runtime.load(folder, Manifest(found.format, entry, (), signature), options.for_runtime())
-    example = decode_example(signature, told if owned is None else owned)
-    profile = check_load(loaded, example, options.max_loop_run_us, SystemClock())
+    try:
+        example = decode_example(signature, told if owned is None else owned)
+        profile = check_load(loaded, example, 0.0 if jailed else options.max_loop_run_us, SystemClock())
+    finally:
+        loaded.close()
     provenance = {**found.provenance, **described.provenance}
     return CheckReport(found.format, entry, signature, provenance, profile, found.suffix, told)
 
 
 def confine(options: CheckOptions) -> None:
-    """Bounds this process: address space, processor seconds, written bytes, open files, no core dump."""
+    """Bounds this process: address space, processor seconds, written bytes, open files, no core dump. Memory that is
+    shared with a jail counts as written; a version that may have one was signed by somebody trusted."""
     seconds = math.ceil(options.timeout_s) + 1
+    shared = 2 * int(options.jail.get("tensor_bytes", 0)) if options.unsafe_formats and options.signed.trusted else 0
     for kind, bound in (
         (resource.RLIMIT_AS, options.memory_bytes),
         (resource.RLIMIT_CPU, seconds * 4),
-        (resource.RLIMIT_FSIZE, MAX_WRITTEN_BYTES),
+        (resource.RLIMIT_FSIZE, MAX_WRITTEN_BYTES + shared),
         (resource.RLIMIT_NOFILE, MAX_FILES),
         (resource.RLIMIT_CORE, 0),
     ):

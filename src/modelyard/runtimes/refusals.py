@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import lzma
 import re
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,10 @@ MAX_NAME_CHARS = 256
 MAX_ROW_ELEMENTS = 64 * 1024 * 1024
 """Elements of one row of one tensor; a model that states more would fill the memory with one request."""
 
+_COMPRESSIONS: Mapping[bytes, Callable[[], Any]] = {
+    b"\x1f\x8b": lambda: zlib.decompressobj(31), b"BZh": bz2.BZ2Decompressor, b"\xfd7zXZ": lzma.LZMADecompressor,
+    b"\x5d\x00\x00": lzma.LZMADecompressor, b"\x78": zlib.decompressobj,
+}  # fmt: skip
 _PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _SOURCE = re.compile(r"/onnxruntime_src/\S+:\d+ (?:[^()]*\([^)]*\)\s?)?(?:const )?")
 _PATH = re.compile(r"(?<![\w.:/])/(?:[\w.@+-]+/)*[\w.@+-]+")
@@ -107,11 +114,27 @@ def fitting(name: str, shape: Sequence[int], array: Array) -> Array:
 
 
 def is_pickle(path: Path) -> bool:
-    """A pickle (protocol 2 or later, or the usual beginnings of the older ones), or an NPY file of objects."""
+    """A pickle, bare or compressed as joblib does it, or an NPY file of objects."""
     with path.open("rb") as file:
         head = file.read(256)
+    return (head.startswith(b"\x93NUMPY") and b"'|O'" in head) or is_bare_pickle(head)
+
+
+def is_bare_pickle(head: bytes) -> bool:
+    """Whether a file that begins so is a pickle (protocol 2 or later, or the usual beginnings of the older ones), also
+    behind a compression that joblib knows."""
+    for magic, decompressor in _COMPRESSIONS.items():
+        if head.startswith(magic):
+            head = _inflated(decompressor(), head)
+            break
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return True
-    if head.startswith(b"\x93NUMPY"):
-        return b"'|O'" in head
     return head.startswith((b"cposix\n", b"cbuiltins\n", b"c__builtin__\n", b"ccopy_reg\n"))
+
+
+def _inflated(decompressor: Any, head: bytes) -> bytes:
+    """The first bytes of what is compressed; bounded, whatever it is."""
+    try:
+        return bytes(decompressor.decompress(head, 64))
+    except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError):
+        return b""

@@ -42,7 +42,7 @@ class SklearnRuntime:
         estimator = read_estimator(path, options)
         try:
             with zipfile.ZipFile(path) as archive:
-                signature = _signature(estimator)
+                signature = estimator_signature(estimator)
                 provenance = _provenance(estimator, archive)
         except ModelyardError:
             raise
@@ -130,7 +130,7 @@ def read_estimator(path: Path, options: Mapping[str, Any]) -> Any:
         raise
     except Exception as error:
         raise unreadable(KIND, reason(error)) from None
-    return _settle(estimator)
+    return settle(estimator)
 
 
 def _check_size(path: Path, max_bytes: int) -> None:
@@ -162,8 +162,8 @@ def _check_types(found: Sequence[str], trusted: Sequence[str]) -> None:
         )
 
 
-def _settle(estimator: Any) -> Any:
-    """Threads are sized by the server: an estimator's own `n_jobs` would start more."""
+def settle(estimator: Any) -> Any:
+    """The estimator, with one job. Threads are sized by the server: an estimator's own `n_jobs` would start more."""
     parameters = getattr(estimator, "get_params", dict)(deep=True) if hasattr(estimator, "get_params") else {}
     jobs = {name: 1 for name in parameters if name.split("__")[-1] == "n_jobs"}
     if jobs:
@@ -173,7 +173,8 @@ def _settle(estimator: Any) -> Any:
     return estimator
 
 
-def _signature(estimator: Any) -> Signature:
+def estimator_signature(estimator: Any) -> Signature:
+    """What a fitted estimator takes and gives; PublishError("format_not_allowed") where that cannot be served."""
     if not hasattr(estimator, "predict"):
         raise not_spoken("model", f"a {type(estimator).__name__}", "Publish an estimator that predicts.")
     features = getattr(estimator, "n_features_in_", None)

@@ -5,20 +5,29 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from modelyard.core.clock import Clock
+from modelyard.core.errors import ModelError
+from modelyard.core.events import Event
 from modelyard.core.types import Array, LoadedModel, Signature, Tensors
+from modelyard.telemetry.logs import emit
 
 HUNG_COUNTS = 2
 """A worker that hung cost its callers ten seconds before anybody saw it: that weighs as much as two deaths."""
 UNDECIDED_FACTOR = 2
 """Versions that were running in equally many deaths are told apart by further ones; after so many times the bound,
 all of them are called unhealthy."""
+
+PROCESS_DEATHS = frozenset({
+    "model_exited", "model_crashed", "model_hung_up", "model_timeout", "reply_garbled", "reply_repeated",
+    "reply_mismatched",
+})  # fmt: skip
+"""Codes of a jailed model's run after which its process is gone (runtimes/jail)."""
 
 Key = tuple[str, str]
 
@@ -36,13 +45,30 @@ class RunNotes:
         self._words = words
         self._unhealthy = unhealthy
         self._clock = clock
+        self._suspects = Suspects(5, 60.0)
+        self._suspecting = threading.Lock()
+        self._on_unhealthy: Callable[[int], None] = lambda token: None
         self._loop = threading.get_ident()
         self._free = list(range(1, len(words)))
         self._since = [0.0] * len(words)
 
     def watched(self, model: str, version: str, loaded: LoadedModel) -> LoadedModel:
         """The same model, noted while it runs."""
-        return WatchedModel(loaded, version_token(model, version), self)
+        return WatchedModel(loaded, (model, version), self)
+
+    def judge(self, suspects: Suspects, on_unhealthy: Callable[[int], None]) -> None:
+        """From now on `suspects` counts the deaths of jailed models' processes; `on_unhealthy` is called with the token
+        of one that is guilty, in the thread of its run."""
+        self._suspects, self._on_unhealthy = suspects, on_unhealthy
+
+    def died(self, key: Key, code: str) -> None:
+        """A jailed model's process ended in its run; this worker lives on."""
+        token = version_token(*key)
+        emit(Event.MODEL_PROCESS_LOST, "error", model=key[0], version=key[1], code=code)
+        with self._suspecting:
+            guilty = self._suspects.note(frozenset((token,)), self._clock.monotonic())
+        if token in guilty:
+            self._on_unhealthy(token)
 
     @contextmanager
     def loading(self, model: str, version: str) -> Iterator[None]:
@@ -97,17 +123,23 @@ class RunNotes:
 class WatchedModel:
     """A loaded model whose runs are noted on the board; everything else is the model's own."""
 
-    __slots__ = ("_loaded", "_notes", "_token", "signature")
+    __slots__ = ("_key", "_loaded", "_notes", "_token", "signature")
 
-    def __init__(self, loaded: LoadedModel, token: int, notes: RunNotes) -> None:
+    def __init__(self, loaded: LoadedModel, key: Key, notes: RunNotes) -> None:
         self.signature: Signature = loaded.signature
         self._loaded = loaded
-        self._token = token
+        self._key = key
+        self._token = version_token(*key)
         self._notes = notes
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> dict[str, Array]:
         """As the model runs."""
-        return self._notes.run(self._loaded, self._token, inputs, outputs)
+        try:
+            return self._notes.run(self._loaded, self._token, inputs, outputs)
+        except ModelError as error:
+            if error.code in PROCESS_DEATHS:
+                self._notes.died(self._key, error.code)
+            raise
 
     def compact(self, inputs: Tensors) -> None:
         """As the model compacts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from modelyard.runtimes.folders.description import Description
@@ -9,13 +10,13 @@ from modelyard.runtimes.folders.huggingface import read_huggingface
 from modelyard.runtimes.folders.mlflow import read_mlflow
 
 
-def describe(folder: Path) -> Description:
-    """What the folder serves, by its own description where it has one, else by the content of its files;
-    PublishError."""
+def describe(folder: Path, allowed: Collection[str] = ()) -> Description:
+    """What the folder serves, by its own description where it has one, else by the content of its files, of formats
+    that run code only those that are `allowed`; PublishError."""
     from modelyard.runtimes import detect
 
     described = read_mlflow(folder) or read_huggingface(folder)
     if described is not None:
         return described
-    runtime, entry = detect(folder)
+    runtime, entry = detect(folder, allowed)
     return Description(runtime.format, entry)

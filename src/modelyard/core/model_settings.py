@@ -1,0 +1,41 @@
+"""What a section of the settings is, and the section of models: publishing, loading, signatures, the jail."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MIB = 1024 * 1024
+
+
+class Section(BaseModel):
+    """One table of the configuration; frozen, unknown names are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelsSettings(Section):
+    """Publishing and loading."""
+
+    max_version_bytes: int = Field(8 * 1024 * MIB, ge=1024, description="Largest version that can be published.")
+    publish_timeout_s: float = Field(120, gt=0, description="Parse, warm-up and example of a publish, together.")
+    publish_memory_bytes: int = Field(8 * 1024 * MIB, ge=64 * MIB, description="Memory of the publish check's process.")
+    trusted_types: tuple[str, ...] = Field((), description="Types that a skops file may hold beyond the safe ones.")
+    require_signature: bool = Field(False, description="Only versions of trusted signers are published and loaded.")
+    trusted_signers: tuple[str, ...] = Field(
+        (), description="Public keys (Ed25519) of who may sign versions: PEM, `ed25519:BASE64`, or a file with either."
+    )
+    unsafe_formats: tuple[Literal["python", "pickle"], ...] = Field(
+        (), description="Formats whose files are programs, allowed from trusted signers, in a jail: `python`, `pickle`."
+    )
+    jail_memory_bytes: int = Field(2 * 1024 * MIB, ge=256 * MIB, description="Memory of a jailed model's process.")
+    jail_tensor_bytes: int = Field(
+        128 * MIB, ge=MIB, le=4096 * MIB, description="Most bytes of a jailed run's inputs, and of its outputs."
+    )
+    max_run_s: float = Field(
+        60, gt=0, description="A run longer than this hangs: its worker is replaced, or its jailed process."
+    )
+    unhealthy_deaths: int = Field(5, ge=1, description="Workers, or jailed processes, that may die in a version's run.")
+    unhealthy_within_s: float = Field(60, gt=0, description="The time in which those deaths count.")
+    max_threads: int | None = Field(None, ge=1, description="Threads for numeric libraries; from the cgroup if unset.")
