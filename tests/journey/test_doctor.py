@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -47,6 +48,30 @@ def test_a_good_folder(data: Path) -> None:
     looked = {"system", "packages", "memfd", "record locks", "fallocate", "SCHED_IDLE", "cores", "threads", "memory"}
     looked |= {"open files", "folder", "files", "clock", "disk", "spool", "database", "port", "TLS", "others"}
     assert looked <= findings.keys()
+
+
+def test_the_jails_protections_are_tried(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with its line: all hold here. One that does not is a problem with its remedy where a format is allowed, and
+    only said where none is."""
+    from modelyard.runtimes.jail import process
+
+    names = {"network", "processes", "writes", "files", "memory", "cpu", "environment", "privileges", "tracing",
+             "signals", "descriptors", "orphans"}  # fmt: skip
+    jail = {name: finding for name, finding in look(data).items() if name.startswith("jail: ")}
+    assert jail.keys() == {f"jail: {name}" for name in names}
+    assert {finding.said for finding in jail.values()} == {"holds"}
+    loose = (
+        "import modelyard.runtimes.jail.inside.landlock as landlock\n"
+        "landlock.read_only = lambda paths: None\n"
+        "from modelyard.runtimes.jail.inside.__main__ import main\nmain()"
+    )
+    monkeypatch.setattr(process, "command", lambda orders: [sys.executable, "-P", "-c", loose, orders])
+    told = look(data)["jail: files"]
+    assert (told.state, told.remedy) == (State.OK, "")
+    assert "would not hold: a list of the folder" in told.said
+    told = look(data, **{"models.unsafe_formats": ["python"]})["jail: files"]
+    assert told.state == State.PROBLEM
+    assert "Landlock" in told.remedy
 
 
 def test_nothing_is_changed(data: Path, tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def examine(config: Path | None, flags: dict[str, Any]) -> tuple[list[Any], list
     from modelyard.cli.doctor import machine
     from modelyard.cli.doctor.artifacts import artifacts
     from modelyard.cli.doctor.findings import Finding, State, gather
+    from modelyard.cli.doctor.jail import jail
     from modelyard.cli.doctor.limits import limits
     from modelyard.core.errors import SettingsError
     from modelyard.core.settings import Settings, load_settings
@@ -70,7 +71,7 @@ def examine(config: Path | None, flags: dict[str, Any]) -> tuple[list[Any], list
     folder = DataFolder(settings.data)
     findings += gather(configuration.AREA, _bound(configuration.port, configuration.tls, limits, on=(settings, folder)))
     findings += gather(machine.AREA, [machine.system, machine.versions, lambda: machine.kernel(folder.path)])
-    findings += gather(machine.AREA, _bound(machine.cores, machine.memory, machine.descriptors, on=(settings,)))
+    findings += gather(machine.AREA, _bound(machine.cores, machine.memory, machine.descriptors, jail, on=(settings,)))
     findings += gather(data.AREA, _bound(data.permissions, data.server, data.clock, on=(folder,)))
     findings += gather(data.AREA, _bound(data.disk, data.database, artifacts, on=(folder, settings)))
     order = [machine.AREA, data.AREA, configuration.AREA]

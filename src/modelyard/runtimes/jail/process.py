@@ -101,18 +101,23 @@ class JailProcess:
         """Returns once every protection is applied and every trial held; PublishError("jail_unavailable") names those
         that did not, PublishError("publish_timeout") if nothing came in time."""
         try:
-            said = self.hear(self._bounds.load_s)
+            found = self.protections()
         except ModelError as error:
             raise PublishError(
                 "jail_unavailable", f"The jail did not start: {error.message}", field="models.unsafe_formats"
             ) from None
-        if not isinstance(said, Confined):
-            raise self.end(garbled("something before the outcome of its trials"))
-        broken = {**said.failed, **{name: why for name, why in said.trials.items() if why}}
-        broken |= self._unwatched()
+        broken = {name: why for name, why in found.items() if why}
         if broken:
             self.kill()
             raise unavailable(broken)
+
+    def protections(self) -> dict[str, str]:
+        """Each protection by its name, with "" if it holds, else why it does not; asked once, before anything else.
+        ModelError as `hear`."""
+        said = self.hear(self._bounds.load_s)
+        if not isinstance(said, Confined):
+            raise self.end(garbled("something before the outcome of its trials"))
+        return {**said.trials, **said.failed, **self._unwatched()}
 
     def ask(self, order: Order, timeout_s: float) -> Reply:
         """Sends an order, and the answer to it; ModelError as `hear`, and ("reply_repeated") if something came that
