@@ -85,10 +85,13 @@ def tables_of(database: Path) -> dict[str, list[tuple[object, ...]]]:
         return {name: sorted(connection.execute(f"SELECT * FROM {name}"), key=repr) for name in names}
 
 
-def test_there_and_back_through_postgresql(source: Settings, postgres: Server, tmp_path: Path) -> None:
-    """SQLite, PostgreSQL, SQLite: every table has the same sum on the way and at the end, and so has the audit log,
-    hash by hash; only a NUL in a text became U+FFFD. A configuration file says where the files are."""
-    url = postgres.empty()
+@pytest.mark.parametrize("server", ["postgres", "mariadb"])
+def test_there_and_back_through_a_server(
+    source: Settings, server: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """SQLite, a server, SQLite: every table has the same sum on the way and at the end, and so has the audit log,
+    hash by hash; only a NUL in a text may be U+FFFD afterwards. A configuration file says where the files are."""
+    url = request.getfixturevalue(server).empty()
     there = copied(source.data, url)
     assert (there.private, there.versions) == ("shared", 0)
     config = tmp_path / "server.toml"
@@ -103,18 +106,20 @@ def test_there_and_back_through_postgresql(source: Settings, postgres: Server, t
     before, after = tables_of(source.data / "modelyard.db"), tables_of(new.data / "modelyard.db")
     for name in set(before) - NOT_COPIED - {"audit_events", *VERSIONS, "predictions"}:
         assert before[name] == after[name], name
-    told = [[value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in row]
-            for row in before["predictions"]]  # fmt: skip
-    assert told == [list(row) for row in after["predictions"]]
+    assert _without_nul(before["predictions"]) == _without_nul(after["predictions"])
     assert copy(*between(config, tmp_path / "back"), FakeClock(), 0.0).written.keys() == {"audit_events"}
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def _without_nul(rows: list[tuple[object, ...]]) -> list[list[object]]:
+    return [[cell.replace("\0", "\ufffd") if isinstance(cell, str) else cell for cell in row] for row in rows]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres", "mariadb"])
 def test_a_later_run_brings_the_rest(
     source: Settings, kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """What was added, changed and removed meanwhile; what is there already is not written again."""
-    target = tmp_path / "new" if kind == "sqlite" else request.getfixturevalue("postgres").empty()
+    target = tmp_path / "new" if kind == "sqlite" else request.getfixturevalue(kind).empty()
     copied(source.data, target)
     assert copied(source.data, target).written.keys() == {"audit_events"}
     go_on(source)

@@ -45,7 +45,7 @@ def killed_at(commit: int, source: Side, target: Side) -> bool:
     return code != 0
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgres", "mariadb"])
 def test_a_killed_copy_is_taken_up(kind: str, source: Settings, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """P1 P13: kill -9 of one run after the other, each further on, while the source goes on: meanwhile nobody opens
     what is half there, and the run that ends brings all of it, equal in every table."""
@@ -53,7 +53,7 @@ def test_a_killed_copy_is_taken_up(kind: str, source: Settings, tmp_path: Path, 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgres", "mariadb"])
 def test_a_copy_killed_at_every_commit_is_taken_up(
     kind: str, source: Settings, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -63,7 +63,7 @@ def test_a_copy_killed_at_every_commit_is_taken_up(
 
 def kill_again_and_again(kind: str, source: Settings, folder: Path, request: pytest.FixtureRequest, step: int) -> None:
     """Each run is killed `step` commits further on than the one before."""
-    named = str(folder / "new") if kind == "sqlite" else request.getfixturevalue("postgres").empty()
+    named = str(folder / "new") if kind == "sqlite" else request.getfixturevalue(kind).empty()
     sides = between(source.data, named)
     opened = Settings(data=folder / "new", database=DatabaseSettings(url=sides[1].settings.database.url))
     kills = half = 0

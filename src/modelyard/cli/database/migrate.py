@@ -41,7 +41,7 @@ def status(data: Data = None, config: Config = None, as_json: AsJson = False) ->
     pending = {step.revision for step in found.pending}
     rows = [(one.revision, one.phase, "pending" if one.revision in pending else "done", one.says) for one in steps()]
     print_table(("revision", "phase", "", "does"), rows, "No steps.")
-    say(_said(found))
+    say(standing_text(found))
 
 
 @app.command()
@@ -82,7 +82,7 @@ def _migrate(phase: Phase, settings: Settings, as_json: bool) -> None:
         return
     for step in done:
         say(f"{step.revision} ({step.phase}): {step.says}")
-    say(_said(found) if done else f"Nothing to do. {_said(found)}")
+    say(standing_text(found) if done else f"Nothing to do. {standing_text(found)}")
 
 
 def _record(settings: Settings, before: str | None, after: str | None) -> None:
@@ -112,9 +112,12 @@ def _standing(settings: Settings) -> Standing:
         return standing(connection)
 
 
-def _said(found: Standing) -> str:
-    stands = f"The database has schema {found.revision or 'none'}, this program {schema.HEAD}"
-    if (found.revision or "") > schema.HEAD:
+def standing_text(found: Standing) -> str:
+    """Where a database is and what to do, in a sentence."""
+    if found.revision is None:
+        return "The database is empty: the first start, or `modelyard migrate pre`, makes its tables."
+    stands = f"The database has schema {found.revision}, this program {schema.HEAD}"
+    if found.revision > schema.HEAD:
         return f"{stands}: a newer program added to it, and this one works on."
     if found.blocked:
         return f"{stands}: steps that remove come first; run `modelyard migrate post` once no older program runs."

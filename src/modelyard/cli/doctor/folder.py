@@ -12,10 +12,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modelyard.app.folder import DataFolder
 from modelyard.cli.doctor.findings import Finding, State, found, judged
 from modelyard.core.settings import MIB, Settings
+
+if TYPE_CHECKING:
+    from modelyard.storage.sql.upgrade import Standing
 
 AREA = "data"
 SKEW_S = 2.0
@@ -114,21 +118,34 @@ def _schemas() -> set[str]:
 
 def _remote(settings: Settings) -> Iterator[Finding]:
     from modelyard.storage.sql.database import Database
+    from modelyard.storage.sql.upgrade import standing
 
     opened = Database(settings.database.url or "", settings.database.busy_timeout_s)
     try:
         begun = time.time()
         with opened.read() as connection:
             said = connection.exec_driver_sql("SELECT CURRENT_TIMESTAMP").scalar_one()
-        took = time.time() - begun
+            took = time.time() - begun
+            where = standing(connection)
     finally:
         opened.close()
     yield found(AREA, "database", f"answers in {took * 1000:.0f} ms")
+    yield _schema(where)
     theirs = said if isinstance(said, datetime) else datetime.fromisoformat(str(said))
     theirs = theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC)
     skew = abs(begun - theirs.timestamp())
     good = skew <= SKEW_S + took + 1  # it tells whole seconds
     yield judged(AREA, "database clock", f"{skew:.0f} s from this machine's", good, "Run NTP on both (chrony).")
+
+
+def _schema(where: Standing) -> Finding:
+    from modelyard.cli.database.migrate import standing_text
+
+    if (where.floor or "") > max(_schemas()):
+        remedy = "This database was changed by a newer Modelyard: pip install --upgrade modelyard"
+        return Finding(AREA, "schema", State.PROBLEM, f"schema {where.floor}", remedy)
+    lacks = where.revision is not None and bool(where.additions or where.blocked)
+    return judged(AREA, "schema", standing_text(where), not lacks, "`modelyard migrate status` shows the steps.")
 
 
 def clock(folder: DataFolder) -> Iterator[Finding]:
