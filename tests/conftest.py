@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from counterserver.server import CounterServer, counting
+from dynamo.emulator import Dynamo, emulating
 from mariadb.server import Server as MariaDB
 from mariadb.server import serving as serving_mariadb
 from objectstore.emulator import Emulator, emulated
@@ -53,6 +54,13 @@ def mariadb(mariadb_server: MariaDB) -> Iterator[MariaDB]:
     """The same; databases that the test was lent are emptied behind it."""
     yield mariadb_server
     mariadb_server.take_back()
+
+
+@pytest.fixture(scope="session")
+def dynamo() -> Iterator[Dynamo]:
+    """An emulator of DynamoDB in a process of its own."""
+    with emulating() as running:
+        yield running
 
 
 @pytest.fixture

@@ -136,4 +136,4 @@ def test_an_interrupted_switch_leaves_the_old_traffic(data: Path, sweep: Callabl
     def switch(stores: Stores) -> None:
         stores.endpoints.set_traffic("tree", (("1", 10), ("2", 90)))
 
-    assert sweep(switch, lambda stores: (stores.endpoints.endpoints(), stores.keys.version())) >= 6
+    assert sweep(switch, lambda stores: (stores.endpoints.endpoints(), stores.keys.version())) >= 4

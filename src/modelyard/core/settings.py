@@ -28,6 +28,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from modelyard.core.addresses import Address
 from modelyard.core.errors import SettingsError
 from modelyard.core.model_settings import MIB as MIB
 from modelyard.core.model_settings import ModelsSettings as ModelsSettings
@@ -197,7 +198,7 @@ class DatabaseSettings(Section):
 
     url: str | None = Field(
         None,
-        description="`postgresql://user@host/database`, `mysql://user@host/database`, "
+        description="`postgresql://user@host/database`, `mysql://user@host/database`, `dynamodb://prefix`, "
         "`iam://user@host:port/database`, `sqlite:///path`, or a reference to a secret (`aws-sm://ARN#key`, "
         "`aws-ssm://NAME`) as its password or instead of it; a SQLite file in the data folder if unset.",
     )
@@ -207,6 +208,8 @@ class DatabaseSettings(Section):
         description="What a start does to an older schema: `pre` adds what is missing, `auto` also removes what only "
         "older programs use where the database is a SQLite file, `off` refuses (`modelyard migrate`).",
     )
+    region: str | None = Field(None, description="The region of DynamoDB's tables; as AWS's own settings say if unset.")
+    endpoint_url: Address = Field(None, description="Another service that speaks DynamoDB; https, or on this machine.")
 
 
 class ArtifactsSettings(Section):
@@ -216,7 +219,7 @@ class ArtifactsSettings(Section):
         None, description="`s3://bucket/prefix`; the folder `artifacts` in the data folder if unset."
     )
     region: str | None = Field(None, description="The bucket's region; as AWS's own variables and files say if unset.")
-    endpoint_url: str | None = Field(None, description="Another service that speaks S3; https, or on this machine.")
+    endpoint_url: Address = Field(None, description="Another service that speaks S3; https, or on this machine.")
     encryption: Literal["aws:kms", "AES256", "bucket"] = Field(
         "aws:kms", description="How S3 encrypts what is written; `bucket`: by the bucket's default, without saying so."
     )
@@ -242,13 +245,6 @@ class ArtifactsSettings(Section):
     def _is_bucket(cls, value: str | None) -> str | None:
         if value is not None and (not BUCKET_URL.fullmatch(value) or ".." in value):
             raise ValueError("s3://bucket/prefix, the prefix of letters, digits and !_.*'()-, or nothing")
-        return value
-
-    @field_validator("endpoint_url")
-    @classmethod
-    def _is_address(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"https?://[^/?#@]+/?", value):
-            raise ValueError("an address as https://s3.example.com, without a path, a user or a password")
         return value
 
     @model_validator(mode="after")

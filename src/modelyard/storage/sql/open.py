@@ -35,13 +35,14 @@ __all__ = ["DATABASE_FILE", "Stores", "open_stores"]
 
 DATABASE_FILE = "modelyard.db"
 AUDIT_HEAD_FILE = "audit-head"
+DYNAMODB = "dynamodb://"
 
 
 def open_stores(
     settings: Settings, data: Path, clock: Clock | None = None, breathe: Callable[[], object] | None = None
 ) -> Stores:
     """Opens the database (`database.url`, or a SQLite file in `data`) at a schema that this program works with, and the
-    artifacts folder.
+    artifacts folder. With `dynamodb://` the tables are there already; they are looked at.
 
     Every change of keys, versions and traffic leaves its event in the audit log, stamped by `clock`. `breathe` is
     called again and again while a long statement runs. Makes `data` if it is not there, private (0700). May be called
@@ -51,9 +52,16 @@ def open_stores(
     default_rate = _default_rate(settings.limits)
     _make_folder(data)
     url = settings.database.url or sqlite_url(data / DATABASE_FILE)
+    heads = HeadFile(data / AUDIT_HEAD_FILE)
+    if url.startswith(DYNAMODB):
+        from modelyard.storage.dynamodb.open import open_dynamodb
+
+        if settings.retention.archive_url is not None:
+            raise _no_archive()
+        time = clock or SystemClock()
+        return open_dynamodb(settings, heads, open_artifacts(settings.artifacts, data, time), default_rate, time)
     database = Database(url, settings.database.busy_timeout_s, breathe)
     database.open()
-    heads = HeadFile(data / AUDIT_HEAD_FILE)
     trail = AuditTrail(heads, clock or SystemClock())
     try:
         upgrade_to_head(database, at_start=settings.database.upgrade)
@@ -90,6 +98,14 @@ def _archive(settings: Settings) -> Archive | None:
     from modelyard.storage.archive.places import open_place
 
     return ParquetArchive(open_place(settings.retention.archive_url, settings.artifacts))
+
+
+def _no_archive() -> SettingsError:
+    return SettingsError(
+        "setting_invalid",
+        "The archive takes no records from DynamoDB: unset `retention.archive_url`, or use another database.",
+        field="retention.archive_url",
+    )
 
 
 def _default_rate(limits: LimitsSettings) -> tuple[int, float, int]:

@@ -1,0 +1,1 @@
+"""How records leave: by age, by subject, and what legal holds keep of them."""
