@@ -49,7 +49,7 @@ class Yard:
         ]  # fmt: skip
         stores.sink.store(records, END)
         stores.outcomes.put([Outcome("p059", 0, "good", NOW, "acme", "k")], NOW)
-        self.settings = RetentionSettings(days=4, batch=4, max_share=1)
+        self.settings = RetentionSettings(days=4, batch=2, max_share=1)
 
     @property
     def desk(self) -> RetentionDesk:
@@ -145,7 +145,7 @@ def test_a_kill_in_between_loses_and_doubles_nothing(folder_yard: Yard, died: st
         def delete(*asked: Any) -> Any:
             nonlocal deletes
             deletes += 1
-            if deletes == 3:
+            if deletes == 4:  # in the middle of a file
                 raise KeyboardInterrupt
             return real(*asked)
 
@@ -238,8 +238,9 @@ def test_no_record_is_on_its_way_while_a_subject_is_erased(folder_yard: Yard) ->
     assert folder_yard.desk.erase("s1").predictions == COUNT // 3
 
 
-def test_an_archive_that_is_away_keeps_everything(folder_yard: Yard, tmp_path: Path) -> None:
+def test_an_archive_that_is_away_keeps_everything(tmp_path: Path) -> None:
     """Nothing leaves the database that no file holds; the reason is said without a vendor's words."""
+    folder_yard = Yard(memory_stores(), ParquetArchive(open_place(str(tmp_path / "archive"), ArtifactsSettings())))
     (tmp_path / "archive").write_text("not a folder")
     with pytest.raises(UnavailableError) as refused:
         folder_yard.desk.sweep(force=True)
@@ -248,9 +249,10 @@ def test_an_archive_that_is_away_keeps_everything(folder_yard: Yard, tmp_path: P
     assert folder_yard.certificates() == []
 
 
-def test_duckdb_and_pandas_read_it_without_us(folder_yard: Yard, tmp_path: Path) -> None:
+def test_duckdb_and_pandas_read_it_without_us(tmp_path: Path) -> None:
     """The folder is a Hive-partitioned data set: `day` and `endpoint` are columns, times are timestamps, numbers are
     numbers, JSON is text."""
+    folder_yard = Yard(memory_stores(), ParquetArchive(open_place(str(tmp_path / "archive"), ArtifactsSettings())))
     folder_yard.desk.sweep(force=True)
     gone = archived_ids(folder_yard.archive)
     with duckdb.connect() as connection:

@@ -35,7 +35,7 @@ def desk_of(analytics: AnalyticsDesk | None) -> AnalyticsDesk:
             "analytics_unsupported",
             "The database of this server keeps no figures.",
             field="database.url",
-            expected="SQLite or PostgreSQL",
+            expected="SQLite, PostgreSQL or MySQL",
         )
     return analytics
 
