@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
+
+from bench.formats import JAILED, page
 
 from modelyard.core.settings import load_settings
 from modelyard.models.publish import SUFFIXES
@@ -52,3 +55,16 @@ def test_what_can_be_converted_is() -> None:
     """`yes` where there is a converter, `no` where there is none."""
     assert {name for name, (*_rest, convert) in _rows().items() if convert == "yes"} == CONVERTERS.keys()
     assert {convert for *_rest, convert in _rows().values()} == {"yes", "no"}
+
+
+def test_the_measured_table_is_that_of_the_record() -> None:
+    """docs/formats-measured.md is what `python -m bench.formats` wrote, with every format that can be served, each
+    served row for row as its library answers."""
+    record = json.loads((ROOT / "bench" / "results" / "formats.json").read_text())
+    assert (ROOT / "docs" / "formats-measured.md").read_text() == page(record)
+    formats = {name.replace("torch-export", "torch_export").partition("-")[0] for name in record["formats"]}
+    assert formats <= RUNTIMES.keys()
+    assert formats >= RUNTIMES.keys() - JAILED
+    for figures in record["formats"].values():
+        equal, _, rows = figures["equal_rows"].partition(" of ")
+        assert equal == rows

@@ -107,13 +107,15 @@ def _resident(peak: bool = False) -> int:
 
 
 def main() -> None:
-    """Reads and answers until the end of the input."""
+    """Reads and answers until the end of the input. As in the check itself, libraries that print do it elsewhere."""
     warnings.simplefilter("ignore")
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     for module in ("modelyard.runtimes.folders", "modelyard.models.load", *sys.argv[1:]):
         __import__(module)
     for line in sys.stdin:
         asked = json.loads(line)
-        print(json.dumps(_in_fork(Path(asked["folder"]), asked["signature"])), flush=True)
+        print(json.dumps(_in_fork(Path(asked["folder"]), asked["signature"])), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -318,6 +321,20 @@ def test_wrong_input_is_refused(dense: Path) -> None:
     for shape in ((2, 5), (4,), (1, 1, 4)):
         with pytest.raises(ModelError):
             loaded.run({name: np.ones(shape, np.float32)}, ())
+
+
+@pytest.mark.long
+def test_it_says_nothing_by_itself(dense: Path) -> None:
+    """A worker's standard error is the event log: importing, loading and running writes no line there."""
+    code = (
+        "import sys; from pathlib import Path; from modelyard.models.report import CheckOptions; "
+        "from modelyard.runtimes.check import check_files; check_files(Path(sys.argv[1]), CheckOptions())"
+    )
+    clean = {name: text for name, text in os.environ.items() if not name.startswith(("TF_", "CUDA_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(dense)], env=clean, capture_output=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 def test_every_operator_of_the_list_exists(tf: Any) -> None:

@@ -21,8 +21,13 @@ from modelyard.runtimes.refusals import extra_missing, fitting, nonempty, only_o
 from modelyard.runtimes.tensorflow.detection import USUAL, begins_like_saved_model
 from modelyard.runtimes.tensorflow.saved_model import KIND, VARIABLES, Program, read_program
 
-QUIET: Mapping[str, str] = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "TF_USE_LEGACY_KERAS": "0"}
-"""Read at import: no banner on standard error, no search for graphics cards."""
+QUIET: Mapping[str, str] = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+}
+"""Read at import: no lines on standard error, where the event log is; no search for graphics cards; sums in an order
+that does not depend on the rows beside them."""
 
 
 class TensorflowRuntime:
