@@ -105,10 +105,10 @@ def short(figures: Counted) -> dict[tuple[int | str, ...], tuple[int, ...]]:
     }
 
 
-@pytest.mark.parametrize("oldest_s", [600, DAY_S, 15 * DAY_S], ids=["minutes", "day", "month"])
+@pytest.mark.parametrize("oldest_s", [DAY_S, 15 * DAY_S], ids=["day", "month"])
 def test_figures_are_what_the_log_says(stores: Stores, oldest_s: float) -> None:
     """By every name and interval, of every selection: the sums over the records, one by one."""
-    records = various(1, 100, oldest_s)
+    records = various(1, 60, oldest_s)
     stores.sink.store(records, END)
     assert rolled(stores) > 0
     assert analytics(stores).waiting(NOW) == 0
@@ -125,7 +125,7 @@ def test_figures_are_what_the_log_says(stores: Stores, oldest_s: float) -> None:
 def test_any_time_is_covered_once(stores: Stores) -> None:
     """A time that begins and ends anywhere: minutes, hours and days are put together without a gap or an overlap; the
     answer says what it counted, which is what was asked for and less than an hour around it."""
-    records = various(2, 80, 20 * DAY_S)
+    records = various(2, 60, 20 * DAY_S)
     stores.sink.store(records, END)
     rolled(stores)
     lengths = (30, 61, 59 * 60, 5 * HOUR_S, 23.6 * HOUR_S, 3 * DAY_S, 15.3 * DAY_S)
@@ -149,11 +149,11 @@ def test_new_records_count_at_once(stores: Stores) -> None:
     assert sum(one.requests for one in counted(stores, by=("client",), interval_s=MINUTE_S).groups.values()) == 15
 
 
-@pytest.mark.parametrize("late_s", [200, 2 * HOUR_S, 30 * HOUR_S, 20 * DAY_S])
+@pytest.mark.parametrize("late_s", [2 * HOUR_S, 20 * DAY_S])
 def test_a_late_record_corrects_its_hour(stores: Stores, late_s: float) -> None:
     """A record that comes when its minute, hour and day are long rolled up: the next rollup has it, whole, once; and a
     record that comes twice changes nothing."""
-    records = various(3, 60, 25 * DAY_S)
+    records = various(3, 30, 25 * DAY_S)
     stores.sink.store(records, END)
     rolled(stores)
     late = made(9000, NOW - late_s, client="c1", total_us=77)
@@ -167,7 +167,7 @@ def test_a_late_record_corrects_its_hour(stores: Stores, late_s: float) -> None:
 
 def test_rolling_up_again_changes_nothing(stores: Stores) -> None:
     """What is rolled up a second time, after a note that nothing needed, is the same to the last bin."""
-    records = various(4, 60, 3 * DAY_S)
+    records = various(4, 40, 3 * DAY_S)
     stores.sink.store(records, END)
     rolled(stores)
     before = plain(counted(stores, by=("model", "client"), interval_s=HOUR_S))

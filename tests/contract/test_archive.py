@@ -189,7 +189,7 @@ def test_both_are_read_as_one_log(folder_yard: Yard) -> None:
         expected = [record for chunk in before[number] for record in chunk]
         assert [record for chunk in whole.export(wanted, 7) for record in chunk] == expected
         assert whole.count(wanted) == counts[number]
-        for size in (5, MOST):
+        for size in (25, MOST):
             found: list[dict[str, Any]] = []
             cursor = None
             while True:

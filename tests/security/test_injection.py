@@ -217,8 +217,19 @@ OURS = {
     ("storage/sql/dialects/postgresql.py", "inserted"): "names of our own tables and columns",
     ("storage/sql/dialects/postgresql.py", "'; '.join(_bounds(kind, wait_ms, work_ms, long_ms))"):
         "whole numbers, and constants",
+    ("storage/sql/dialects/postgresql_days.py",
+     "f'CREATE TABLE {day.name} PARTITION OF predictions FOR VALUES {bounds}'"): "made from a date",
+    ("storage/sql/dialects/postgresql_days.py", "f'DROP TABLE {day.name}'"): "made from a date",
     ("storage/sql/dialects/sqlite.py", "text"): "a statement that SQLAlchemy compiled with parameters",
     ("storage/sql/migrations/versions/0001_first_tables.py", "prediction_log_view(op.get_bind(), 1)"): "a constant",
+    ("storage/sql/migrations/versions/0007_daily_partitions.py",
+     "f'ALTER INDEX \"{name}\" RENAME TO \"{name}_before\"'"):
+        "names that the database tells of its own",
+    ("storage/sql/migrations/versions/0007_daily_partitions.py",
+     "f'ALTER INDEX \"{name}\" RENAME TO \"{name}_days\"'"):
+        "names that the database tells of its own",
+    ("storage/sql/migrations/versions/0007_daily_partitions.py", "statement.replace('%', '%%')"):
+        "statements that the database tells of its own",
 }
 """What is put together from nothing that a caller sent, looked at one by one."""
 

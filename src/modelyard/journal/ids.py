@@ -1,29 +1,55 @@
-"""Prediction ids: unique over workers, restarts and hosts without asking anybody."""
+"""Prediction ids: unique over workers, restarts and hosts without asking anybody, and in the order of time, so that a
+database can tell from an id in which of its daily partitions a record lies."""
 
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable
 from itertools import count
 
+MARK = "p"
+"""What ids begin with; those of programs before this one are hexadecimal digits alone."""
+STEP_S = 16
+"""An id tells the time in so many seconds: seven digits reach until 2106."""
+_COUNTED = 2**24
+
 
 def new_epoch(randomness: Callable[[int], bytes] = secrets.token_bytes) -> int:
-    """64 random bits that name one life of one worker process. Two of n lives share one with a probability of
-    about n² / 2⁶⁵; the drain would notice (same id, other payload)."""
+    """64 random bits that name one life of one worker process."""
     return int.from_bytes(randomness(8))
 
 
+def first_id(at_s: float) -> str:
+    """Not greater than any id that is made at this time (UNIX seconds) or later; greater than those made STEP_S or
+    more before."""
+    return f"{MARK}{max(0, int(at_s)) // STEP_S:07x}"
+
+
+def spool_name_part(prediction_id: str) -> tuple[int, str]:
+    """Where the names of the spool files of its worker have what, as far as an id tells."""
+    return (4, prediction_id[8:20]) if prediction_id.startswith(MARK) else (0, prediction_id[:16])
+
+
 class PredictionIds:
-    """26 hexadecimal digits each: the epoch and a counter of up to 2⁴⁰ predictions. Not derived from the caller or
-    the clock; sorts by age within an epoch."""
+    """26 characters each: the time, 48 bits of the epoch, and a counter, in hexadecimal digits behind MARK. They sort
+    by age within an epoch, but for the turn of the counter once in 2²⁴ ids. A clock that is set back does not set them
+    back. Two of n lives share their 48 bits with a probability of about n² / 2⁴⁹, and an id only if they also share the
+    moment and the count; the drain would notice (same id, other payload)."""
 
-    __slots__ = ("_next", "_prefix", "epoch")
+    __slots__ = ("_count", "_epoch", "_now", "_prefix", "_step", "epoch")
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: int, now: Callable[[], float] = time.time) -> None:
         self.epoch = epoch
-        self._prefix = f"{epoch:016x}"
-        self._next = count().__next__
+        self._epoch = f"{epoch % 2**48:012x}"
+        self._now = now
+        self._step = -1
+        self._prefix = ""
+        self._count = count().__next__
 
     def next(self) -> str:
         """The next id."""
-        return f"{self._prefix}{self._next():010x}"
+        if (step := int(self._now()) // STEP_S) > self._step:
+            self._step = step
+            self._prefix = first_id(step * STEP_S) + self._epoch
+        return f"{self._prefix}{self._count() % _COUNTED:06x}"

@@ -18,6 +18,7 @@ import orjson
 from modelyard.core.clock import Clock
 from modelyard.core.errors import InvalidRequestError, ModelyardError, NotFoundError, UnavailableError
 from modelyard.journal.frame import read_frames
+from modelyard.journal.ids import spool_name_part
 from modelyard.journal.ports import Outcome, OutcomeStore, StoredOutcome, Target, items_of
 from modelyard.journal.spool import spool_files
 
@@ -28,8 +29,7 @@ KEY_CHARS = 64
 SEARCH_S = 5.0
 """Most time that a search of the spool may take."""
 _EXACT = 2.0**53
-_PREDICTION_ID = re.compile(r"[0-9a-f]{26}")
-_EPOCH_DIGITS = 16
+_PREDICTION_ID = re.compile(r"[0-9a-fp][0-9a-f]{25}")
 _LOOK_EVERY = 1024
 
 Result = StoredOutcome | ModelyardError
@@ -128,11 +128,11 @@ def find_spooled(folder: Path, ids: Collection[str], position: Callable[[str], i
     takes longer than SEARCH_S: then the drain is far behind, and the caller should come again.
     """
     wanted = {one for one in ids if _PREDICTION_ID.fullmatch(one)}
-    epochs = {one[:_EPOCH_DIGITS] for one in wanted}
+    parts = {spool_name_part(one) for one in wanted}
     found: dict[str, Target] = {}
     deadline_s = clock.monotonic() + SEARCH_S
     for path in spool_files(folder):
-        if path.name[:_EPOCH_DIGITS] in epochs and len(found) < len(wanted):
+        if len(found) < len(wanted) and any(path.name.startswith(part, place) for place, part in parts):
             _search(path, wanted, position(path.name), found, lambda: clock.monotonic() >= deadline_s)
     return found
 

@@ -64,7 +64,8 @@ class RetentionStore(Protocol):
     ) -> Deleted:
         """Deletes at most `most` records from `since` on, oldest first, with their outcomes, and as many of what was
         set aside; what a hold keeps stays. Without `records` only outcomes whose record never came, and what was set
-        aside. ConflictError("lease_lost") if the fence is not the latest."""
+        aside. A database that keeps days apart may take a whole day instead, without its `ids`.
+        ConflictError("lease_lost") if the fence is not the latest."""
 
     def swept(self) -> float | None:
         """When the last sweep ended; None before the first."""

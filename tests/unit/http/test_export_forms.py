@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import orjson
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -79,3 +82,18 @@ def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> N
         export_lines(memory_stores().log, ALL, "parquet")
     assert "pip install 'modelyard[parquet]'" in caught.value.message
     assert caught.value.detail["field"] == "format"
+
+
+def test_duckdb_and_pandas_read_the_export(tmp_path: Path) -> None:
+    """Without Modelyard: rows, times as timestamps, numbers to add up, JSON to look into."""
+    stores = stores_with(5, total_us=7)
+    path = tmp_path / "log.parquet"
+    path.write_bytes(b"".join(export_lines(stores.log, ALL, "parquet")))
+    with duckdb.connect() as connection:
+        found = connection.execute(
+            "SELECT count(*), sum(total_us), max(epoch_us(time)) FROM read_parquet($path)", {"path": str(path)}
+        ).fetchone()
+    assert found == (5, 35, 1_700_000_000_004_000)
+    frame = pd.read_parquet(path)
+    assert (len(frame), frame["total_us"].sum(), str(frame["time"].dt.tz)) == (5, 35, "UTC")
+    assert orjson.loads(frame["outputs"].iloc[0]) == {"y": [[2.0, 4.0]]}

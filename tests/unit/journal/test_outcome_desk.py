@@ -12,6 +12,7 @@ from modelyard.core.errors import InvalidRequestError, ModelyardError, Unavailab
 from modelyard.core.settings import JournalSettings
 from modelyard.journal import outcomes
 from modelyard.journal.frame import encode_frame
+from modelyard.journal.ids import PredictionIds
 from modelyard.journal.outcomes import MAX_VALUE_BYTES, OutcomeDesk, find_spooled, outcome_key, value_text
 from modelyard.journal.ports import Outcome, SpoolPosition, StoredOutcome, Target
 from modelyard.journal.spool import SpoolWriter, spool_files
@@ -62,6 +63,24 @@ def test_files_of_other_lives_are_not_read(spool: Path) -> None:
     assert find_spooled(spool, [one_id(0, 0x123), "nobody"], position, FakeClock()) == {}
     assert asked == []
     find_spooled(spool, [one_id(0)], position, FakeClock())
+    assert asked == [f"{EPOCH:016x}"]
+
+
+@pytest.mark.parametrize("made", [PredictionIds(EPOCH).next(), one_id(7)])
+def test_an_id_tells_whose_spool_it_waits_in(tmp_path: Path, made: str) -> None:
+    """Those that begin with the time, and those of the program before, which may wait while it is upgraded."""
+    for epoch in (EPOCH, OTHER):
+        writer = SpoolWriter(tmp_path, epoch, JournalSettings(), FakeClock())
+        header = prediction_record(made if epoch == EPOCH else one_id(1, OTHER)).header
+        writer.append(list(encode_frame(header, b"q", b"a")))
+        writer.close()
+    asked: list[str] = []
+
+    def position(file: str) -> int:
+        asked.append(file[:16])
+        return 0
+
+    assert set(find_spooled(tmp_path, [made], position, FakeClock())) == {made}
     assert asked == [f"{EPOCH:016x}"]
 
 

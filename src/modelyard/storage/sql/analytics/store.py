@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 
 from sqlalchemy import ColumnElement, Connection
 
@@ -22,15 +23,22 @@ MAX_CELLS = 100_000
 SAMPLE = 500
 """Answers of a version and minute that scores are estimated from."""
 MINUTES_AT_ONCE = 60
+"""Minutes that are written in one transaction, which nobody can write beside."""
+STEP_S = 20.0
+"""A step of old hours ends after so long: a lease lasts for several."""
 SETTLE_S = 5
 """A minute is over when the drain had so much time for its last records; what comes later is a correction."""
+
+_Unit = tuple[cells.Piece, list[cells.Cell], list[cells.ScoreCell]]
+"""What is written for a minute or an hour."""
 
 
 class SqlAnalyticsStore:
     """analytics.ports.AnalyticsStore over a database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._database = database
+        self._monotonic = monotonic
 
     def count(self, selection: Selection, by: Sequence[str], interval_s: int | None, now: float) -> Counted:
         """Figures by group: rollups, and the log for the minutes that have none yet."""
@@ -69,18 +77,19 @@ class SqlAnalyticsStore:
             return pending.waiting_before(connection, _over(now))
 
     def roll(self, now: float, fence: Fence | None = None) -> Rolled:
-        """Rolls up the newest minutes that wait, at most an hour of them and of one day: the minutes from the log, the
-        hours from their minutes, the day from its hours; and hours of long ago, whose minutes are not kept, from the
-        log."""
+        """Rolls up the newest minutes that wait, of one day: an hour of minutes from the log, the hours from their
+        minutes, the day from its hours. Hours of long ago, whose minutes are not kept, come from the log."""
         with self._database.write(holds_appends=True) as connection:
             check_fence(connection, fence)
-            minutes = pending.take_newest(connection, _over(now), MINUTES_AT_ONCE)
+            minutes = pending.take_newest(connection, _over(now), DAY_S // MINUTE_S)
         if not minutes:
             return Rolled(0, False)
         kept_from = minutes_from(now) - SPARE_S
-        by_minute = [minute for minute in minutes if minute >= kept_from]
-        made = [self._from_log(MINUTE_S, minute) for minute in by_minute]
-        made += [self._from_log(HOUR_S, hour) for hour in _hours(minute for minute in minutes if minute < kept_from)]
+        by_minute = [minute for minute in minutes if minute >= kept_from][:MINUTES_AT_ONCE]
+        if by_minute:
+            made, done = [self._from_log(MINUTE_S, minute) for minute in by_minute], by_minute
+        else:
+            made, done = self._hours_from_log(minutes)
         with self._database.write() as connection:
             check_fence(connection, fence)
             for piece, figures, scores in made:
@@ -89,11 +98,21 @@ class SqlAnalyticsStore:
             for hour in _hours(by_minute):
                 _roll_finer(connection, HOUR_S, hour, MINUTE_S)
             _roll_finer(connection, DAY_S, floor(minutes[0], DAY_S), HOUR_S)
-            pending.give_back(connection, minutes)
+            pending.give_back(connection, done)
             cells.drop_before(connection, MINUTE_S, kept_from)
-        return Rolled(len(minutes), self.waiting(now) > 0)
+        return Rolled(len(done), self.waiting(now) > 0)
 
-    def _from_log(self, grain: int, start: int) -> tuple[cells.Piece, list[cells.Cell], list[cells.ScoreCell]]:
+    def _hours_from_log(self, minutes: Sequence[int]) -> tuple[list[_Unit], list[int]]:
+        """The hours of these minutes, the newest first, for as long as a step may take; and the minutes of them."""
+        begun, made, done = self._monotonic(), list[_Unit](), list[int]()
+        for hour in reversed(_hours(minutes)):
+            made.append(self._from_log(HOUR_S, hour))
+            done += [minute for minute in minutes if floor(minute, HOUR_S) == hour]
+            if self._monotonic() - begun > STEP_S:
+                break
+        return made, done
+
+    def _from_log(self, grain: int, start: int) -> _Unit:
         end = start + grain
         with self._database.survey() as connection:
             known = rows.count_rows(connection, rows.between(start, end))

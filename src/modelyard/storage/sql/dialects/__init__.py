@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, Insert, Table, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
+from modelyard.storage.sql.dialects import postgresql_days
 from modelyard.storage.sql.dialects.dialect import Dialect, wrong_url
 from modelyard.storage.sql.dialects.mysql import MySQL
 from modelyard.storage.sql.dialects.postgresql import PostgreSQL
+from modelyard.storage.sql.dialects.postgresql_days import Day
 from modelyard.storage.sql.dialects.sqlite import SQLite, sqlite_url
 
-__all__ = ["dialect_of", "insert_new", "parse_url", "prediction_log_view", "sqlite_url"]
+__all__ = [
+    "Day", "days", "dialect_of", "drop_day", "insert_new", "make_days",
+    "parse_url", "prediction_log_view", "sqlite_url",
+]  # fmt: skip
 
 _DIALECTS: dict[str, Dialect] = {
     "sqlite": SQLite(), "postgresql": PostgreSQL(), "mysql": MySQL(), "mariadb": MySQL()
@@ -40,6 +47,22 @@ def dialect_of(url: URL) -> Dialect:
 def insert_new(connection: Connection, table: Table) -> Insert:
     """An INSERT that leaves out rows whose primary key is taken."""
     return _DIALECTS[connection.dialect.name].insert_new(table)
+
+
+def days(connection: Connection) -> Sequence[Day]:
+    """The days that the prediction log is kept in, oldest first; none where the database keeps all of it together."""
+    return postgresql_days.days(connection) if connection.dialect.name == "postgresql" else ()
+
+
+def make_days(connection: Connection, now_s: float) -> None:
+    """Makes those of the days around now (UNIX seconds) that are missing."""
+    if connection.dialect.name == "postgresql":
+        postgresql_days.make_days(connection, now_s)
+
+
+def drop_day(connection: Connection, day: Day) -> None:
+    """Takes away all that is in one of `days`."""
+    postgresql_days.drop_day(connection, day)
 
 
 def prediction_log_view(connection: Connection, revision: int) -> str:

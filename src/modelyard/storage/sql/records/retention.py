@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from sqlalchemy import ColumnElement, Connection, Table, and_, delete, false, func, insert, or_, select, true, update
 
 from modelyard.audit.vocabulary import AuditAction
@@ -12,11 +13,12 @@ from modelyard.core.lease import Fence
 from modelyard.retention.ports import Cutoffs, Deleted, Due, Hold
 from modelyard.storage import refusals
 from modelyard.storage.prediction_row import microseconds, time_text
-from modelyard.storage.sql import schema
+from modelyard.storage.sql import dialects, schema
 from modelyard.storage.sql.analytics.pending import note_changes
 from modelyard.storage.sql.audit.trail import AuditTrail
 from modelyard.storage.sql.database import Database
 from modelyard.storage.sql.leases import check_fence
+from modelyard.storage.sql.records.days import delete_day
 
 _P = schema.predictions.c
 _O = schema.outcomes.c
@@ -55,6 +57,8 @@ class SqlRetentionStore:
             check_fence(connection, fence)
             holds = read_holds(connection)
             kept = held_by(holds, schema.predictions)
+            if day := delete_day(connection, self._trail, cutoffs, kept, len(holds), records):
+                return msgspec.structs.replace(day, at=since)
             wanted = select(_P.id, _P.at).where(_P.at >= _us(since), _older(cutoffs), ~kept).order_by(_P.at, _P.id)
             rows = connection.execute(wanted.limit(most + 1)).all() if records else []
             ids = [row.id for row in rows[:most]]
@@ -87,8 +91,9 @@ class SqlRetentionStore:
             return connection.scalar(select(_S.swept_at))
 
     def mark_swept(self, at: float) -> None:
-        """A sweep ended."""
+        """A sweep ended; the days to come are made ready."""
         with self._database.write() as connection:
+            dialects.make_days(connection, at)
             if connection.execute(update(schema.retention_state).values(swept_at=at)).rowcount == 0:
                 connection.execute(insert(schema.retention_state).values(id=1, swept_at=at))
 
