@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, delete, text
 
 from modelyard.audit.ports import AuditFilter
 from modelyard.core.errors import ConflictError
@@ -20,6 +20,7 @@ from modelyard.journal.ports import Outcome, RecordFilter, SpoolPosition
 from modelyard.journal.record import PredictionRecord
 from modelyard.retention.ports import Cutoffs, Deleted, Hold
 from modelyard.storage.sql import dialects, schema
+from modelyard.storage.sql.analytics.pending import waiting_between
 from modelyard.storage.sql.database import Database
 from modelyard.storage.sql.dialects.postgresql_days import AHEAD_DAYS, day_of
 from modelyard.storage.sql.open import open_stores
@@ -164,6 +165,17 @@ def test_a_day_leaves_as_a_whole(stores: Stores, database: Database) -> None:
     assert (whole["first"], whole["last"]) == ("2026-03-01T00:00:00.000000Z", "2026-03-01T00:09:00.000000Z")
     assert (rest["predictions"], rest["outcomes"]) == (2, 1)
     assert "partition" not in rest
+
+
+def test_a_day_that_leaves_is_rolled_up_again(stores: Stores, database: Database) -> None:
+    """DATA-3: the minutes from its first record to its last are noted with it: figures follow the log."""
+    stores.sink.store([record(T0 + 60), record(T0 + 3600, 2)], END)
+    with database.write() as connection:
+        connection.execute(delete(schema.pending_rollups))
+    sweep(stores, T0 + 2 * DAY_S)
+    with database.read() as connection:
+        assert waiting_between(connection, int(T0), int(T0) + 60) == 0
+        assert waiting_between(connection, int(T0), int(T0) + DAY_S) == 60
 
 
 def test_a_day_of_which_something_is_held_leaves_in_batches(stores: Stores, database: Database) -> None:
