@@ -141,7 +141,6 @@ NOT_YET: Mapping[str, str] = {
     "F4": "comes with the server databases",
     "F14": "needs a load balancer in between; the keep-alive time is above its idle time",
     "D3": "comes with the releases", "D5": "comes with the releases", "D6": "comes with the releases",
-    "S11": "comes with the jail for formats that run code",
     "S12": "no field of a request is an address so far",
     "S14": "every statement is built by SQLAlchemy Core with parameters; payloads are not tried yet",
     "S15": "comes with the console",

@@ -24,6 +24,8 @@ from modelyard.runtimes.refusals import reason
 
 BACKOFF_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 """Pauses before the first, second, … start after deaths within `within_s`."""
+DOWN_S = 5.0
+"""After too many deaths it is not started before this long: by then the version is taken out (models.ports.Health)."""
 EARLIER = 0.95
 """A run ends this much before `models.max_run_s`: at that age the worker itself would count as hanging."""
 OWN_CODES = frozenset({"model_failed", "model_out_of_memory", "tensors_too_large"})
@@ -63,7 +65,7 @@ def _plain(message: str) -> str:
 
 class JailedModel:
     """core.types.LoadedModel in a jail. A run that ends the process fails with its own code; until the process is
-    back, runs fail at once with UnavailableError("model_not_ready"), and so they do once it died `deaths` times within
+    back, runs fail at once with UnavailableError("model_not_ready"), and for DOWN_S once it died `deaths` times within
     `within_s` seconds."""
 
     def __init__(self, what: What, bounds: JailBounds, signature: Signature) -> None:
@@ -75,6 +77,7 @@ class JailedModel:
         self._lock = threading.Lock()
         self._number = 0
         self._deaths: list[float] = []
+        self._down_until_s = 0.0
         self._starting: threading.Thread | None = None
         self._closed = False
         self._process: JailProcess | None = open_jail(what, bounds, signature)[0]
@@ -173,7 +176,10 @@ class JailedModel:
         """Starts it again beside, unless that is under way, or it died too often of late."""
         now = time.monotonic()
         self._deaths = [at for at in self._deaths if now - at < self._bounds.within_s]
-        if self._closed or self._starting is not None or len(self._deaths) >= self._bounds.deaths:
+        if len(self._deaths) >= self._bounds.deaths:
+            self._deaths.clear()  # whoever revives the version later begins anew
+            self._down_until_s = now + DOWN_S
+        if self._closed or self._starting is not None or now < self._down_until_s:
             return
         pause_s = BACKOFF_S[min(max(len(self._deaths) - 1, 0), len(BACKOFF_S) - 1)]
         self._starting = threading.Thread(target=self._start, args=(pause_s,), name="jail-start", daemon=True)
