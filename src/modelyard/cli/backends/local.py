@@ -57,6 +57,8 @@ LARGE_SPOOL_BYTES = 32 * 1024 * 1024
 """More than about a second's work for the drain: worth a bar."""
 EFFECTIVE_WITHIN_S = 5.0
 """How long a change waits for the workers of a running server; they follow later all the same."""
+REFRESH_S = 20.0
+"""How long a command rolls up an old log before it answers; the answer says what still waits."""
 
 _LOCAL = Giver("local", "", lambda target: True)
 """Whoever may read the folder may speak of all requests."""
@@ -213,10 +215,11 @@ class LocalBackend:
         return {"outcomes": self._services.outcomes.history(prediction_id)}
 
     def analytics(self, question: str, asked: Mapping[str, str]) -> Json:
-        """Figures of the log; what waits to be rolled up is, first."""
+        """Figures of the log; what waits to be rolled up is, first, as far as that goes in a moment."""
         self._drain()
         desk = desk_of(self._services.analytics)
-        desk.refresh()
+        ends = self._services.clock.monotonic() + REFRESH_S
+        desk.refresh(lambda: self._services.clock.monotonic() < ends)
         return FIGURES[question](desk, asked, self._now())
 
     def audit(self, filters: Mapping[str, str], limit: int, cursor: str | None) -> Json:
