@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from modelyard.app.folder import DataFolder
 from modelyard.cli.doctor.findings import Finding, State, found, judged
+from modelyard.core.clock import SystemClock
 from modelyard.core.settings import MIB, Settings
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ AREA = "data"
 SKEW_S = 2.0
 """More than this between two clocks of one machine, or with its database, is no measuring error."""
 FUTURE_S = 60.0
+DYNAMODB = "dynamodb://"
 HIGH = 0.75
 """The share of journal.max_spool_bytes at which the server warns too."""
 
@@ -85,7 +87,7 @@ def server(folder: DataFolder) -> Iterator[Finding]:
 def database(folder: DataFolder, settings: Settings) -> Iterator[Finding]:
     """Whether the database answers, and at which schema. Nothing is changed in it."""
     if settings.database.url is not None:
-        yield from _remote(settings)
+        yield from _tables(settings) if settings.database.url.startswith(DYNAMODB) else _remote(settings)
         return
     if not folder.database.is_file():
         yield found(AREA, "database", "none yet; the first start makes it")
@@ -133,9 +135,29 @@ def _remote(settings: Settings) -> Iterator[Finding]:
     yield _schema(where)
     theirs = said if isinstance(said, datetime) else datetime.fromisoformat(str(said))
     theirs = theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC)
-    skew = abs(begun - theirs.timestamp())
+    yield _clocks(begun, theirs.timestamp(), took)
+
+
+def _tables(settings: Settings) -> Iterator[Finding]:
+    from modelyard.storage.dynamodb.metadata.transactions import HEAD
+    from modelyard.storage.dynamodb.open import DynamoDatabase
+
+    opened = DynamoDatabase(settings, SystemClock())
+    try:
+        opened.open()
+        begun = time.time()
+        theirs = opened.requests.get_at(opened.tables.metadata, HEAD)[1]
+        took = time.time() - begun
+    finally:
+        opened.close()
+    yield found(AREA, "database", f"answers in {took * 1000:.0f} ms")
+    yield _clocks(begun, theirs, took)
+
+
+def _clocks(ours: float, theirs: float, took: float) -> Finding:
+    skew = abs(ours - theirs)
     good = skew <= SKEW_S + took + 1  # it tells whole seconds
-    yield judged(AREA, "database clock", f"{skew:.0f} s from this machine's", good, "Run NTP on both (chrony).")
+    return judged(AREA, "database clock", f"{skew:.0f} s from this machine's", good, "Run NTP on both (chrony).")
 
 
 def _schema(where: Standing) -> Finding:
