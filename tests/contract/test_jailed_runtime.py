@@ -165,15 +165,22 @@ def test_wrong_rows_fail_with_a_code_and_hurt_nobody(kept: Kept) -> None:
 
 
 def test_closing_ends_the_process(tmp_path: Path) -> None:
-    """A second close does nothing; a run afterwards is model_failed; no process stays."""
+    """A second close does nothing; a run afterwards is model_failed; no process and no shared memory stays."""
     from jailed import jailed, misdeed, python_model
 
+    def mapped() -> int:
+        return Path("/proc/self/maps").read_text().count("modelyard-jail")
+
+    before = mapped()
     loaded = jailed(python_model(tmp_path / "m"))
+    assert misdeed(loaded, 0) == ""
+    assert mapped() == before + 1
     pid = loaded.pid
     loaded.close()
     loaded.close()
     assert misdeed(loaded, 0) == "model_failed"
     assert not Path(f"/proc/{pid}").exists()
+    assert mapped() == before
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100])

@@ -229,6 +229,11 @@ class JailProcess:
             with suppress(subprocess.TimeoutExpired):
                 self._child.wait(KILLED_S)
         self._socket.close()
+        # At once, not when the garbage collector comes by: it is as large as models.jail_tensor_bytes twice.
+        self.given.release()
+        self.answered.release()
+        with suppress(BufferError):  # an array that looks into it is on its way out
+            self._map.close()
 
     def give_back(self, used_bytes: int) -> None:
         """Frees the pages of the shared memory after a large run."""

@@ -57,6 +57,7 @@ def readable(folder: Path) -> list[Path]:
     python = [sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     # A virtual environment's packages, and the interpreter's own library.
     python += [str(Path(prefix) / "lib") for prefix in (sys.prefix, sys.base_prefix)]
+    python += [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
     import modelyard
 
     package = Path(str(modelyard.__file__)).parent
