@@ -27,7 +27,9 @@ from modelyard.testing import FakeClock, MemoryRateCounter, MemoryRemoteCounter
 
 TICK_S = 1 / 64
 """Times are multiples of it: whole in microseconds, in nanoseconds and as a double."""
-CLOCKED = SCRIPT.replace("redis.call('TIME')", "{ARGV[4], ARGV[5]}").replace("math.ceil(after / 1e6)", "600000")
+CLOCKED = SCRIPT.replace("redis.call('TIME')", "{ARGV[#ARGV - 1], ARGV[#ARGV]}").replace(
+    "math.ceil(after / 1e6)", "600000"
+)
 """The script by the clock of its last arguments; what it writes stays for longer than any test."""
 
 
@@ -39,6 +41,9 @@ class JumpingClock(FakeClock):
     def monotonic(self) -> float:
         return super().monotonic() + self.leap_s
 
+    def now(self) -> float:
+        return super().now() + self.leap_s
+
 
 class ClockedValkey(ValkeyCounter):
     """A ValkeyCounter whose server has the test's clock."""
@@ -48,7 +53,7 @@ class ClockedValkey(ValkeyCounter):
         self._clock = clock
 
     async def _run(self, commands: Sequence[module.Command]) -> list[Any]:
-        micros = int(self._clock.monotonic() * 1e6 + 0.5)
+        micros = int(self._clock.now() * 1e6 + 0.5)
         return await super()._run([(*command, micros // 10**6, micros % 10**6) for command in commands])
 
 
@@ -78,6 +83,18 @@ class Counted:
         found: Sequence[RateDecision] = self._loop.run_until_complete(self._counter.take(named))
         return found
 
+    def take_quota(self, client: int, interval_s: float = 3600.0, **asked: Any) -> tuple[int, int, int]:
+        """Of a client that may send five at once: how many pass, are set aside, and are used of the day."""
+        ask = RateAsk(f"{self._names}-{client}", client, interval_s, 5, **asked)
+        decision = self._loop.run_until_complete(self._counter.take([ask]))[0]
+        assert decision.quota.day == self.today
+        return decision.passed, decision.quota.reserved, decision.quota.used
+
+    @property
+    def today(self) -> int:
+        """The UTC day of the counter's clock."""
+        return int(self.clock.now() // 86_400)
+
     def anew(self) -> None:
         """Clients that nobody has asked for."""
         self._names = uuid.uuid4().hex
@@ -94,7 +111,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 @pytest.fixture(scope="module", params=["shared memory", "fake", "remote fake", "valkey"])
 def counted(request: pytest.FixtureRequest, loop: asyncio.AbstractEventLoop) -> Iterator[Counted]:
     """A counter of each kind; its clock is far from zero and turns when it is told."""
-    clock = JumpingClock(monotonic=86_400.0)
+    clock = JumpingClock(now=1_800_000_000.0, monotonic=86_400.0)
     if request.param == "shared memory":
         descriptor = SharedGcra.create(100_000)
         gcra = SharedGcra.attach(descriptor, clock)
@@ -218,3 +235,56 @@ def test_every_verdict_is_the_models(
         left = max(arrival - now, Fraction(0))
         assert found.remaining == math.floor((burst * interval - left) / interval)
         assert found.reset_s == pytest.approx(float(left), abs=1e-6)
+
+
+SHARED = pytest.mark.parametrize("counted", ["remote fake", "valkey"], indirect=True)
+"""What hosts share alone: a host's own quotas are not counted with its rates (tests/unit/limits/test_quota.py)."""
+
+
+@SHARED
+def test_a_quota_is_set_aside_for_those_who_pass(counted: Counted, client: int) -> None:
+    """Of a quota of 7 what the rate let through, until nothing is left; a new day begins anew; who has no quota hears
+    of none."""
+    day = counted.today
+    assert counted.take_quota(client, count=3, quota_per_day=7, quota_day=day) == (3, 3, 3)
+    assert counted.take_quota(client, count=9, quota_per_day=7, quota_day=day) == (2, 2, 5)
+    counted.clock.advance(5 * 3600.0)
+    if counted.today == day:
+        assert counted.take_quota(client, count=5, quota_per_day=7, quota_day=day) == (5, 2, 7)
+    counted.clock.advance(86_400.0)
+    assert counted.take_quota(client, count=4, quota_per_day=7, quota_day=counted.today) == (4, 4, 4)
+    assert counted.take(client, 3600.0, 5).quota is None
+
+
+@SHARED
+def test_what_was_not_spent_goes_back(counted: Counted, client: int) -> None:
+    """A correction counts, passes nobody, and makes no count less than nothing."""
+    asked = {"quota_per_day": 7, "quota_day": counted.today}
+    assert counted.take_quota(client, count=5, **asked) == (5, 5, 5)
+    assert counted.take_quota(client, count=0, quota_correction=-2, **asked) == (0, 0, 3)
+    assert counted.take_quota(client, count=0, quota_correction=3, **asked) == (0, 0, 6)
+    assert counted.take_quota(client, count=0, quota_correction=-99, **asked) == (0, 0, 0)
+
+
+@SHARED
+def test_a_count_that_was_lost_is_what_a_host_knows(counted: Counted, client: int) -> None:
+    """A counter without a count of the day takes the host's; one that has its own does not."""
+    asked = {"count": 1, "quota_per_day": 7, "quota_day": counted.today}
+    assert counted.take_quota(client, quota_kept=6, quota_correction=2, **asked) == (1, 1, 7)
+    assert counted.take_quota(client, quota_kept=1, **asked) == (1, 0, 7)
+    assert counted.take_quota(client + 50_000, quota_kept=99, **asked) == (1, 0, 99)
+
+
+@pytest.mark.parametrize("counted", ["valkey"], indirect=True)
+@pytest.mark.parametrize("days", [-3, -1, 1, 3])
+def test_a_clock_that_is_set_back_finds_what_it_left(counted: Counted, client: int, days: int) -> None:
+    """P10: a day, or three, on and back again: nobody gets a day twice, nobody is locked out."""
+    asked: dict[str, Any] = {"count": 1, "quota_per_day": 2, "interval_s": 1e-6}
+
+    def at(leap_s: float) -> tuple[int, ...]:
+        counted.clock.leap_s = leap_s
+        counted.take(client, 1e-6, 5)  # of its rate a clock that was set back leaves nothing, for five microseconds
+        counted.clock.advance(TICK_S)
+        return counted.take_quota(client, quota_day=counted.today, **asked)[1:]
+
+    assert [at(leap_s) for leap_s in (0.0, days * 86_400.0, 0.0, 0.0)] == [(1, 1), (1, 1), (1, 2), (0, 2)]

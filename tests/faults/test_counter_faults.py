@@ -23,6 +23,7 @@ from stock import Stock
 
 from counterserver.server import CounterServer, counting
 from modelyard.auth.keys import KeyIssuer
+from modelyard.auth.ports import ClientBounds
 from modelyard.auth.scopes import parse_rate
 from modelyard.core.clock import SystemClock
 from modelyard.core.settings import Settings
@@ -31,7 +32,7 @@ from modelyard.storage.sql.open import open_stores
 PATH = "/v2/models/cancer/infer"
 BODY = json.dumps(trained.infer_body(X=trained.cancer().rows[:1])).encode()
 CLIENTS = ("exact", "killed", "frozen", "flushed", "unwritable", "evicted", "steady")
-BURST = 60
+BURST, DAILY = 60, 40
 PATIENCE_S = 5.0
 """What a bounded wait may take on a machine with more to do than cores; the bound itself is 50 ms."""
 
@@ -62,6 +63,8 @@ def hosts(stock: Stock, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ho
     issuer = KeyIssuer(stores.keys, SystemClock())
     rate = parse_rate(f"{BURST}/h")
     keys = {name: issuer.create(name, rate=rate).text.get_secret_value() for name in CLIENTS}
+    bounds = ClientBounds(quota_per_day=DAILY)
+    keys["daily"] = issuer.create("daily", bounds=bounds).text.get_secret_value()
     stores.close()
     shutil.copytree(folder / "a", folder / "b")
     with ExitStack() as opened:
@@ -91,9 +94,9 @@ def reasons(server: RunningServer) -> list[str]:
     return [str(event["reason"]) for event in server.events("limits.counter_failed")]
 
 
-def predict(connection: http.client.HTTPConnection, key: str) -> int:
+def predict(connection: http.client.HTTPConnection, key: str, path: str = PATH) -> int:
     """The status of one prediction on this connection."""
-    connection.request("POST", PATH, BODY, {"x-api-key": key})
+    connection.request("POST", path, BODY, {"x-api-key": key})
     answer = connection.getresponse()
     answer.read()
     return answer.status
@@ -111,6 +114,30 @@ def test_a_limit_is_exact_over_two_hosts_and_three_workers(hosts: Hosts) -> None
 
         answers = [each for answers in callers.map(call, connections) for each in answers]
     assert (answers.count(200), answers.count(429)) == (BURST, 150 - BURST)
+
+
+def test_a_daily_quota_is_exact_over_two_hosts_and_outlives_its_counter(hosts: Hosts) -> None:
+    """Of 90 predictions at once 40 pass, beside requests that are none and cost nothing; each host tells so. After
+    kill -9 of the counter the day is not given again: the hosts know what was used."""
+    key = hosts.keys["daily"]
+    with ExitStack() as opened, ThreadPoolExecutor(3) as callers:
+        found = [opened.enter_context(server.every_worker()) for server in hosts[:2]]
+
+        def call(connection: http.client.HTTPConnection) -> list[int]:
+            nothing = PATH.replace("cancer", "absent")
+            return [predict(connection, key, path) for _ in range(30) for path in (nothing, PATH)]
+
+        answers = [each for some in callers.map(call, [c for each in found for c in each.values()]) for each in some]
+    assert [answers.count(code) for code in (404, 200, 429)] == [90, DAILY, 90 - DAILY]
+    for server in hosts[:2]:
+        assert status(server, key) == 429
+        assert server.ask("GET", "/v1/me", key=key).json["left"]["quota"] == 0
+    hosts.counter.kill()
+    hosts.counter.start()
+    for server in hosts[:2]:
+        until(lambda server=server: status(server, key) != 503, 20, "counting")
+        assert status(server, key) == 429
+    hosts.heal()
 
 
 def test_the_state_is_told_as_by_one_host(hosts: Hosts) -> None:
@@ -232,5 +259,6 @@ def test_state_goes_by_itself(hosts: Hosts) -> None:
     names = hosts.counter.ask("KEYS", "*")
     assert names
     for name in names:
-        assert name.startswith(b"modelyard:rate:")
-        assert 0 < hosts.counter.ask("PTTL", name) <= 3_600_001
+        most_s = 4 * 86_400 if name.startswith(b"modelyard:quota:{") else 3600
+        assert name.startswith((b"modelyard:rate:{", b"modelyard:quota:{"))
+        assert 0 < hosts.counter.ask("PTTL", name) <= most_s * 1000 + 1

@@ -27,6 +27,7 @@ def guarded() -> Iterator[CounterServer]:
     """Asks for a password; has a user who may only count, and one who may only look."""
     with counting(password=SECRET) as running:
         only = ("+eval", "+evalsha", "+time", "+get", "+set", "+select", "~modelyard:*")
+        only += ("+hget", "+hset", "+hdel", "+pexpire")
         running.ask("ACL", "SETUSER", "counting", "on", f">{SECRET}", *only)
         running.ask("ACL", "SETUSER", "looking", "on", f">{SECRET}", "+get", "~*")
         yield running

@@ -112,6 +112,22 @@ class SharedQuota:
         self._failed = False
         return most - count if allowed else REFUSED
 
+    def raise_to(self, slot: int, day: int, count: int) -> None:
+        """What a client used of this day is at least so much: others counted it. Where the counts cannot be reached
+        nothing is done: theirs is the count that matters."""
+        start = HEAD_BYTES + slot * SLOT_BYTES
+        try:
+            _lockf(self._fd, _LOCK, SLOT_BYTES, start)
+            try:
+                place = start // WORD_BYTES + day % DAYS
+                word = self._words[place]
+                if word >> _COUNT_BITS != day or word & _COUNT_MASK < count:
+                    self._words[place] = day << _COUNT_BITS | min(count, _COUNT_MASK)
+            finally:
+                _lockf(self._fd, _UNLOCK, SLOT_BYTES, start)
+        except (OSError, IndexError, ValueError):
+            return
+
     def used(self, slot: int, day: int) -> int:
         """What a client used of this day; takes nothing and locks nothing, any thread may ask."""
         word = self._words[(HEAD_BYTES + slot * SLOT_BYTES) // WORD_BYTES + day % DAYS]
@@ -174,10 +190,11 @@ class SharedQuota:
 class Quotas:
     """Daily quotas as the spine asks for them: by the wall clock, in our words."""
 
-    __slots__ = ("_now", "shared")
+    __slots__ = ("_clock", "_now", "shared")
 
     def __init__(self, shared: SharedQuota, clock: Clock) -> None:
         self.shared = shared
+        self._clock = clock
         self._now = clock.now
 
     def charge(self, slot: int, most: int, client: str) -> int:
@@ -187,21 +204,25 @@ class Quotas:
         left = self.shared.take(slot, most, utc_day(now))
         if left >= 0:
             return left
-        wait_s = until_midnight_s(now)
-        raise LimitError(
-            "quota_exhausted",
-            f"The client `{client}` has used up its quota of {most} predictions for this UTC day.",
-            retry_after_s=wait_s,
-            field="quota",
-            limit=most,
-            remaining=0,
-            reset_s=math.ceil(wait_s),
-        )
+        raise exhausted(client, most, until_midnight_s(now))
 
     def left(self, slot: int, most: int) -> tuple[int, float]:
         """What is left of this day's quota, and the seconds until the next day; takes nothing."""
         now = self._now()
         return max(0, most - self.shared.used(slot, utc_day(now))), until_midnight_s(now)
+
+
+def exhausted(client: str, most: int, wait_s: float) -> LimitError:
+    """The client has had its predictions of this day."""
+    return LimitError(
+        "quota_exhausted",
+        f"The client `{client}` has used up its quota of {most} predictions for this UTC day.",
+        retry_after_s=wait_s,
+        field="quota",
+        limit=most,
+        remaining=0,
+        reset_s=math.ceil(wait_s),
+    )
 
 
 class QuotaKeeper:

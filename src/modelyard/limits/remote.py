@@ -16,7 +16,7 @@ from modelyard.core.errors import ModelyardError, UnavailableError
 from modelyard.core.events import Event
 from modelyard.core.settings import LimitsSettings
 from modelyard.limits.breaker import RETRY_EVERY_S, Breaker
-from modelyard.limits.ports import RateAsk, RateCounter, RateDecision, RemoteCounter
+from modelyard.limits.ports import QuotaShare, RateAsk, RateCounter, RateDecision, RemoteCounter
 from modelyard.telemetry.logs import Emit, emit
 
 Verdict = RateDecision | ModelyardError
@@ -141,18 +141,24 @@ Group = Sequence[int]
 def grouped(asks: Sequence[RateAsk]) -> list[Group]:
     """The asks of a client under one limit, together, in order. A limit that was changed a moment ago may stand beside
     the old one: then they are two."""
-    groups: dict[tuple[str, float, int], list[int]] = {}
+    groups: dict[tuple[object, ...], list[int]] = {}
     for place, ask in enumerate(asks):
-        groups.setdefault((ask.client_id, ask.interval_s, ask.burst), []).append(place)
+        alike = (ask.client_id, ask.interval_s, ask.burst, ask.quota_per_day, ask.quota_day)
+        groups.setdefault(alike, []).append(place)
     return list(groups.values())
 
 
 def together(asks: Sequence[RateAsk], group: Group) -> RateAsk:
     """One ask for all of a group."""
-    first = asks[group[0]]
     if len(group) == 1:
-        return first
-    return msgspec.structs.replace(first, count=sum(asks[place].count for place in group))
+        return asks[group[0]]
+    every = [asks[place] for place in group]
+    return msgspec.structs.replace(
+        every[0],
+        count=sum(ask.count for ask in every),
+        quota_kept=max(ask.quota_kept for ask in every),
+        quota_correction=sum(ask.quota_correction for ask in every),
+    )
 
 
 def shared_out(
@@ -161,13 +167,22 @@ def shared_out(
     """A decision for each ask: who came first passes first. What is left is told to all as it is now."""
     found: list[RateDecision | None] = [None] * len(asks)
     for group, decision in zip(groups, decisions, strict=True):
-        left = decision.passed
+        left, quota = decision.passed, decision.quota
         for place in group:
             passed = min(asks[place].count, left)
             left -= passed
             wait_s = 0.0 if passed == asks[place].count else decision.retry_after_s
-            found[place] = RateDecision(passed, decision.limit, decision.remaining, decision.reset_s, wait_s)
+            share, quota = _cut(quota, passed)
+            found[place] = RateDecision(passed, decision.limit, decision.remaining, decision.reset_s, wait_s, share)
     return [decision for decision in found if decision is not None]
+
+
+def _cut(quota: QuotaShare | None, most: int) -> tuple[QuotaShare | None, QuotaShare | None]:
+    """Up to so many of what was set aside, and the rest."""
+    if quota is None:
+        return None, None
+    reserved = min(most, quota.reserved)
+    return QuotaShare(reserved, quota.used, quota.day), QuotaShare(quota.reserved - reserved, quota.used, quota.day)
 
 
 def unavailable() -> UnavailableError:

@@ -6,8 +6,10 @@ import asyncio
 import threading
 from collections.abc import Sequence
 
+import msgspec
+
 from modelyard.core.clock import Clock
-from modelyard.limits.ports import RateAsk, RateDecision
+from modelyard.limits.ports import QuotaShare, RateAsk, RateDecision
 
 
 class MemoryRateCounter:
@@ -41,13 +43,16 @@ class MemoryRateCounter:
 
 class MemoryRemoteCounter:
     """limits.ports.RemoteCounter without a network. `error` is raised instead of counting, while it is set; while
-    `holding`, calls wait for `let_go`. `exchanges` lists what was asked together."""
+    `holding`, calls wait for `let_go`. `exchanges` lists what was asked together, `used` is what clients used of their
+    quotas, by id and day."""
 
     def __init__(self, clock: Clock) -> None:
         self.error: Exception | None = None
         self.exchanges: list[Sequence[RateAsk]] = []
         self.holding = False
         self.closed = False
+        self.used: dict[tuple[str, int], int] = {}
+        self._now = clock.now
         self._counter = MemoryRateCounter(clock)
         self._places: dict[str, int] = {}
         self._waiting: list[asyncio.Future[None]] = []
@@ -61,12 +66,23 @@ class MemoryRemoteCounter:
             await waiting
         if self.error is not None:
             raise self.error
-        return [
-            self._counter.take(
-                self._places.setdefault(ask.client_id, len(self._places)), ask.interval_s, ask.burst, ask.count
-            )
-            for ask in asks
-        ]
+        return [self._decide(ask) for ask in asks]
+
+    def _decide(self, ask: RateAsk) -> RateDecision:
+        place = self._places.setdefault(ask.client_id, len(self._places))
+        decision = self._counter.take(place, ask.interval_s, ask.burst, ask.count)
+        if ask.quota_per_day is None:
+            return decision
+        told, today = (ask.client_id, ask.quota_day), (ask.client_id, int(self._now() // 86_400))
+        if told in self.used:
+            self.used[told] = max(0, self.used[told] + ask.quota_correction)
+        elif ask.quota_kept:
+            self.used[told] = ask.quota_kept
+        used = self.used.get(today, 0)
+        reserved = min(decision.passed, max(0, ask.quota_per_day - used))
+        if reserved:
+            self.used[today] = used + reserved
+        return msgspec.structs.replace(decision, quota=QuotaShare(reserved, used + reserved, today[1]))
 
     def let_go(self) -> None:
         """All calls that wait go on; those that follow do not wait."""

@@ -190,3 +190,15 @@ def test_a_refused_prediction_takes_nothing(shared: SharedQuota) -> None:
     assert limits.permits.left(1, 1) == 1
     limits.admit(1, None, None, "acme")
     assert limits.permits.left(1, 1) == 1
+
+
+def test_a_count_of_others_is_taken_over_and_never_lowered(shared: SharedQuota) -> None:
+    """`raise_to`: at least so much; less changes nothing, another day begins anew, a slot beyond the table is left."""
+    shared.take(5, 10, TODAY)
+    shared.raise_to(5, TODAY, 7)
+    shared.raise_to(5, TODAY, 3)
+    assert shared.used(5, TODAY) == 7
+    assert shared.take(5, 10, TODAY) == 2
+    shared.raise_to(5, TODAY + DAYS, 1)
+    assert (shared.used(5, TODAY), shared.used(5, TODAY + DAYS)) == (0, 1)
+    shared.raise_to(10**6, TODAY, 1)

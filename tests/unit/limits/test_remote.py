@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from modelyard.core.errors import ModelyardError, OverloadError, UnavailableError
@@ -94,6 +95,31 @@ def test_what_comes_during_an_exchange_goes_with_the_next_a_client_as_one() -> N
         whole = later[0][0][0]
         assert isinstance(whole, RateDecision)
         assert whole.retry_after_s == 0.0
+
+    on_loop(test)
+
+
+def test_a_quota_is_shared_out_in_the_order_of_asking() -> None:
+    """Of a quota of four: one for the first turn, two for the second, one of two for the third; they went together,
+    and so did what they had to say of the day."""
+
+    def daily(count: int, correction: int = 0) -> RateAsk:
+        today = int(FakeClock().now() // 86_400)
+        return msgspec.structs.replace(
+            ask("a", count), quota_per_day=4, quota_day=today, quota_correction=correction, quota_kept=2
+        )
+
+    async def test(yard: Yard) -> None:
+        yard.counter.used["a", int(FakeClock().now() // 86_400)] = 0
+        yard.counter.holding = True
+        first = yard.asked(daily(1))
+        await yard.until(lambda: yard.counter.exchanges)
+        later = [yard.asked(daily(2, 1)), yard.asked(daily(2, -1))]
+        yard.counter.let_go()
+        await yard.until(lambda: later[1])
+        shares = [heard[0][0].quota for heard in (first, *later) if isinstance(heard[0][0], RateDecision)]
+        assert [(share.reserved, share.used) for share in shares if share is not None] == [(1, 1), (2, 4), (1, 4)]
+        assert yard.counter.exchanges[1][0].quota_correction == 0
 
     on_loop(test)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from modelyard.auth.keys import KeyIssuer
+from modelyard.auth.ports import ClientBounds
 from modelyard.auth.scopes import parse_rate
 from modelyard.auth.table import KeyTable
 from modelyard.codec import CODECS
@@ -19,6 +21,9 @@ from modelyard.core.types import Surface
 from modelyard.http.errors import render_error
 from modelyard.journal.durability.commit import commit_at_once
 from modelyard.journal.ids import PredictionIds
+from modelyard.limits.clients import ClientLimits
+from modelyard.limits.concurrency import ClientPermits
+from modelyard.limits.quota import Quotas, SharedQuota
 from modelyard.predict import Commit, Predictor
 from modelyard.routing.ports import Endpoint
 from modelyard.routing.table import RoutingTable
@@ -80,7 +85,11 @@ class Yard:
         issuer = KeyIssuer(store, SystemClock())
         self.key = issuer.create("tester").text.get_secret_value().encode()
         self.few = issuer.create("two-an-hour", rate=parse_rate("2/h")).text.get_secret_value().encode()
+        bounds = ClientBounds(quota_per_day=3)
+        self.daily = issuer.create("three-a-day", bounds=bounds).text.get_secret_value().encode()
         self.journal = StubJournal()
+        self._counts = SharedQuota.create(max_clients=16)
+        self.clients = ClientLimits(Quotas(SharedQuota(self._counts), SystemClock()), ClientPermits(1))
         self.predictor = predictor_over(
             settings=Settings(),
             loop=asyncio.get_running_loop(),
@@ -92,6 +101,7 @@ class Yard:
             next_id=PredictionIds(1).next,
             render_error=render_error,
             codecs=CODECS,
+            clients=self.clients,
             keys=KeyTable(store.snapshot()),
             table=RoutingTable(1, [Endpoint("tree", "tree", (("1", 100),))], {("tree", "1"): servable()}),
         )
@@ -103,6 +113,11 @@ class Yard:
             self.predictor.predict(call)
         return calls
 
+    def close(self) -> None:
+        """Nothing is left."""
+        self.clients.quotas.shared.close()
+        os.close(self._counts)
+
     def check_quiet(self) -> None:
         """Nothing is held."""
         assert self.predictor.in_flight == set()
@@ -112,7 +127,9 @@ class Yard:
 def on_loop(test: Callable[[Yard], Coroutine[Any, Any, None]], commit: Commit = commit_at_once) -> None:
     async def main() -> None:
         with ThreadPoolExecutor(1) as runs:
-            await asyncio.wait_for(test(Yard(runs, commit)), 10)
+            yard = Yard(runs, commit)
+            await asyncio.wait_for(test(yard), 10)
+            yard.close()
 
     asyncio.run(main())
 

@@ -19,6 +19,7 @@ from modelyard.journal.durability.commit import commit_at_once
 from modelyard.journal.frame import MARK, read_frames
 from modelyard.limits.remote import RemoteRates
 from modelyard.predict import WaitingPredictor
+from modelyard.routing.table import RoutingTable
 from modelyard.testing import MemoryRateCounter, MemoryRemoteCounter
 
 AWAY = UnavailableError("limits_unavailable", "away", retry_after_s=1.0, reason="unreachable")
@@ -34,6 +35,24 @@ class FarYard(Yard):
         )
         super().__init__(runs, commit_at_once, partial(WaitingPredictor, rates=self.rates))
 
+    async def answers(self, count: int, **asked: Any) -> list[str]:
+        """The codes of so many requests of one turn."""
+        calls = self.ask(count, **asked)
+        await self.until(lambda: all(call.answers for call in calls))
+        return [call.code for call in calls]
+
+    @property
+    def daily_used(self) -> int:
+        """What the shared counter says of the client with three predictions a day."""
+        (used,) = self.counter.used.values()
+        return used
+
+    def told_left(self) -> int:
+        """What this host says of it."""
+        principal = self.predictor.authenticate(self.daily)
+        assert self.predictor.clients is not None
+        return self.predictor.clients.quotas.left(principal.slot, 3)[0]
+
     async def until(self, condition: Callable[[], Any]) -> None:
         """Lets the loop turn until it is so."""
         async with asyncio.timeout(10):
@@ -47,6 +66,7 @@ def on_loop(test: Callable[[FarYard], Coroutine[Any, Any, None]], **chosen: Any)
             yard = FarYard(runs, LimitsSettings(**{"timeout_ms": 5000, **chosen}))
             await asyncio.wait_for(test(yard), 20)
             await yard.rates.close()
+            yard.close()
 
     asyncio.run(main())
 
@@ -131,3 +151,66 @@ def test_what_is_no_prediction_waits_too() -> None:
         assert refused.value.code == "limits_unavailable"
 
     on_loop(test)
+
+
+def test_a_daily_quota_is_shared_and_spent_by_predictions_alone() -> None:
+    """What is refused, or no prediction, costs nothing of it: its share goes back. What is used is told by this host
+    too."""
+
+    async def test(yard: FarYard) -> None:
+        table = yard.predictor.table
+        yard.predictor.table = RoutingTable(2, (), {})
+        assert await yard.answers(2, key=yard.daily) == ["model_not_found"] * 2
+        await yard.until(lambda: yard.daily_used == 0)
+        yard.predictor.table = table
+        assert await yard.answers(2, key=yard.daily) == ["", ""]
+        assert (yard.daily_used, yard.told_left()) == (2, 1)
+        assert await yard.answers(3, key=yard.daily) == ["", "quota_exhausted", "quota_exhausted"]
+        assert await yard.answers(1, key=yard.daily) == ["quota_exhausted"]
+        assert (yard.daily_used, yard.told_left()) == (3, 0)
+        assert await yard.answers(2) == ["", ""]
+        yard.check_quiet()
+
+    on_loop(test)
+
+
+def test_a_quota_that_other_hosts_used_up() -> None:
+    """Their predictions count here, and are known here from then on."""
+
+    async def test(yard: FarYard) -> None:
+        assert await yard.answers(1, key=yard.daily) == [""]
+        for known in yard.counter.used:
+            yard.counter.used[known] = 3
+        assert await yard.answers(1, key=yard.daily) == ["quota_exhausted"]
+        assert yard.told_left() == 0
+
+    on_loop(test)
+
+
+def test_a_lost_counter_does_not_give_the_day_again() -> None:
+    """The counter forgets all: what this host knows is the count to go on with."""
+
+    async def test(yard: FarYard) -> None:
+        assert await yard.answers(2, key=yard.daily) == ["", ""]
+        yard.counter.used.clear()
+        assert await yard.answers(3, key=yard.daily) == ["", "quota_exhausted", "quota_exhausted"]
+
+    on_loop(test)
+
+
+def test_predictions_that_were_allowed_alone_count_afterwards() -> None:
+    """on_failure = allow: while the counter is away this host's own count of the day bounds it, and is told when the
+    counter is back."""
+
+    async def test(yard: FarYard) -> None:
+        assert await yard.answers(1, key=yard.daily) == [""]
+        yard.counter.error = AWAY
+        assert await yard.answers(1, key=yard.daily) == [""]
+        assert await yard.answers(2, key=yard.daily) == ["", "quota_exhausted"]
+        assert yard.daily_used == 1
+        yard.counter.error = None
+        await yard.until(lambda: yard.rates.breaker.closed)
+        assert await yard.answers(1, key=yard.daily) == ["quota_exhausted"]
+        assert yard.daily_used == 3
+
+    on_loop(test, on_failure="allow")

@@ -8,7 +8,9 @@ all the same, the client gets less for a moment, never more.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from hashlib import sha1
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,16 @@ from pydantic import SecretStr
 from valkey import exceptions as vendor
 from valkey.asyncio import Connection, SSLConnection
 
-from modelyard.limits.ports import RateAsk, RateDecision
+from modelyard.limits.ports import QuotaShare, RateAsk, RateDecision
 from modelyard.storage.valkey.location import Location
 from modelyard.storage.valkey.refusals import refusal
 
 SCRIPT = Path(__file__).with_name("gcra.lua").read_text()
-PREFIX = "modelyard:rate:"
+RATE, QUOTA = "modelyard:rate:", "modelyard:quota:"
 MOST_NS = 1 << 52
 """The longest burst that the script can count exactly, 52 days. Rates go up to 31."""
+
+CLOSE_WITHIN_S = 1.0
 
 Command = tuple[str | int, ...]
 
@@ -61,8 +65,10 @@ class ValkeyCounter:
         return [decision_of(ask, *reply) for ask, reply in zip(asks, replies, strict=True)]
 
     async def close(self) -> None:
-        """See RemoteCounter."""
-        await self._connection.disconnect(nowait=True)
+        """See RemoteCounter. TLS says goodbye; who does not answer that is left."""
+        with suppress(Exception):
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await self._connection.disconnect()
 
     async def _run(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to the script's runs. The first error of the server is raised: the others may be counted, as
@@ -91,12 +97,17 @@ class ValkeyCounter:
 
 
 def command_of(ask: RateAsk) -> Command:
-    """The script's keys and arguments."""
+    """The script's keys and arguments. A client's keys are in one slot of a cluster."""
     interval_ns = _interval_ns(ask)
-    return 1, PREFIX + ask.client_id, interval_ns, _depth_ns(ask, interval_ns), ask.count
+    rate = (interval_ns, _depth_ns(ask, interval_ns), ask.count)
+    key = f"{RATE}{{{ask.client_id}}}"
+    if ask.quota_per_day is None:
+        return 1, key, *rate
+    quota = (ask.quota_per_day, ask.quota_day, ask.quota_kept, ask.quota_correction)
+    return 2, key, f"{QUOTA}{{{ask.client_id}}}", *rate, *quota
 
 
-def decision_of(ask: RateAsk, passed: int, spent_ns: int) -> RateDecision:
+def decision_of(ask: RateAsk, passed: int, spent_ns: int, *quota: int) -> RateDecision:
     """What the script's answer means; in the terms of limits.gcra."""
     interval_ns = _interval_ns(ask)
     depth_ns = _depth_ns(ask, interval_ns)
@@ -106,6 +117,7 @@ def decision_of(ask: RateAsk, passed: int, spent_ns: int) -> RateDecision:
         (depth_ns - spent_ns) // interval_ns,
         spent_ns / 1e9,
         0.0 if passed == ask.count else (spent_ns + interval_ns - depth_ns) / 1e9,
+        QuotaShare(*quota) if quota else None,
     )
 
 

@@ -71,7 +71,7 @@ def _server(error: BaseException, where: str) -> UnavailableError:
         return _wrong("wrong_login", said, "the login of a user who may count", "limits.password")
     word = _ANSWERS.get(str(error).partition(" ")[0], "")
     if isinstance(error, vendor.NoPermissionError) or word == "not_permitted":
-        said = f"The user may not count at {where}: allow EVAL, EVALSHA, TIME, GET and SET on modelyard:* to it."
+        said = f"The user may not count at {where}: allow it what docs/concepts/limits.md names, on keys modelyard:*."
         return _wrong("not_permitted", said, "a user who may run scripts on modelyard:*")
     if isinstance(error, vendor.ReadOnlyError) or word == "read_only":
         return _later("read_only", f"The counter at {where} takes no writes now: name its primary in limits.url.")
