@@ -38,10 +38,10 @@ def test_a_connection_that_breaks_under_its_answer(place: int) -> None:
 @pytest.mark.parametrize("place", range(4))
 def test_an_answer_that_cannot_be_recorded(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The frame of one answer cannot be made: its caller hears `internal`, never the answer; the others get theirs."""
-    real, victim = sealing.frame_of, b"%016x%010x" % (1, place)
+    real, victim = sealing.frame_of, b"%06x" % place  # the count at the end of its id
 
     def encode(prediction_id: bytes, at_ns: int, status: int, *rest: Any) -> Any:
-        if prediction_id == victim and status == 200:
+        if prediction_id.endswith(victim) and status == 200:
             raise ValueError("a bug")
         return real(prediction_id, at_ns, status, *rest)
 
