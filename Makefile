@@ -44,8 +44,11 @@ check: $(VENV)/.test ## Format, lint, types, layers, size budgets
 
 # Where there is no Terraform, the infrastructure's tests say so and are skipped (they fail under CI=true).
 TERRAFORM := $(shell command -v $${TERRAFORM_CLI:-terraform} 2>/dev/null)
+# What measures nothing runs in two processes; servers that are killed, timed and counted have the machine to themselves.
+APART := tests/unit tests/contract tests/docs
 test: $(VENV)/.test system $(if $(TERRAFORM),infra-checkov) check ## Everything that a commit must pass; infra/ too, where Terraform is installed
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile $(APART)
+	@$(BIN)/pytest $(addprefix --ignore=,$(APART)) tests
 
 test-long: $(VENV)/.test system ## The long, seeded forms (about an hour); their figures go into docs/promises.md
 	@MODELYARD_KEEP_FIGURES=1 $(BIN)/pytest -m long -s --durations=15
