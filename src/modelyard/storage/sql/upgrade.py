@@ -111,7 +111,8 @@ def migrate(database: Database, upto: Phase) -> tuple[Step, ...]:
         steps = found.additions if upto == "pre" else found.pending
         if steps:
             _run(connection, steps[-1].revision)
-            emit(Event.SCHEMA_UPGRADED, "info", before=found.revision, after=steps[-1].revision)
+            if found.revision is not None:  # a new one was not upgraded
+                emit(Event.SCHEMA_UPGRADED, "info", before=found.revision, after=steps[-1].revision)
         return steps
 
 
