@@ -97,7 +97,9 @@ class RunningServer:
 
     def start(self) -> RunningServer:
         """Starts it and waits until it accepts."""
-        with self._out.open("wb") as out, self._log.open("wb") as log:
+        self._log.write_bytes(b"")
+        # Appended to: what is left of a killed server may write to the same file for a moment.
+        with self._out.open("wb") as out, self._log.open("ab") as log:
             self.process = subprocess.Popen(self._arguments, env=self._env, stdout=out, stderr=log)
         until(self._accepts, START_WITHIN_S, "accepting")
         shown = KEY_TEXT.search(self.output)

@@ -52,7 +52,7 @@ class Forks:
 @contextmanager
 def forks(*modules: str) -> Iterator[Forks]:
     """The process with these libraries, ended at the end."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HOME": "/nonexistent"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HOME": "/dev/null"}
     process = subprocess.Popen(
         [sys.executable, __file__, *modules],
         stdin=subprocess.PIPE,

@@ -49,7 +49,7 @@ def check_in_child(folder: Path, options: CheckOptions) -> CheckReport:
 def _environment(threads: int) -> dict[str, str]:
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     sized = dict.fromkeys(LIBRARIES.values(), str(threads))
-    return {**kept, **sized, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"}
+    return {**kept, **sized, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/dev/null"}
 
 
 def _converse(child: subprocess.Popen[bytes], question: bytes, timeout_s: float) -> bytes:

@@ -286,7 +286,7 @@ def _environment(threads: int) -> dict[str, str]:
     """As little as Python needs; JOBLIB_MULTIPROCESSING=0: there are no processes to be had."""
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     sized = dict.fromkeys(LIBRARIES.values(), str(threads))
-    return {**kept, **sized, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent", "JOBLIB_MULTIPROCESSING": "0"}
+    return {**kept, **sized, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/dev/null", "JOBLIB_MULTIPROCESSING": "0"}
 
 
 def unavailable(broken: Mapping[str, str]) -> PublishError:
