@@ -9,11 +9,12 @@ The construction is the linked time-stamping of Haber and Stornetta (1991).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from modelyard.audit.event import Actor, AuditEvent, Change, canonical, recorded, recorded_text, time_text
+from modelyard.audit.vocabulary import AuditAction
 
 FIRST = "0" * 64
 """What the first event has as its previous hash."""
@@ -79,6 +80,22 @@ def seal(before: Head, at_us: int, actor: Actor, change: Change) -> AuditEvent:
         hash="",
     )
     return msgspec.structs.replace(open_event, hash=event_hash(open_event))
+
+
+def link(
+    last: Head, kept: Head | None, at_us: int, actor: Actor, changes: Sequence[Change]
+) -> tuple[AuditEvent, ...]:
+    """The events of these changes, in this order, behind `last`. Where a log that has events already is met without a
+    kept head, the first one says which head was found."""
+    if kept is None and last.sequence:
+        found = {"sequence": last.sequence, "hash": last.hash}
+        changes = (Change(AuditAction.AUDIT_ANCHOR, "audit:head", None, found), *changes)
+    events: list[AuditEvent] = []
+    head = last
+    for change in changes:
+        events.append(seal(head, at_us, actor, change))
+        head = Head(events[-1].sequence, events[-1].hash)
+    return tuple(events)
 
 
 class ChainCheck:

@@ -21,6 +21,7 @@ from modelyard.audit.vocabulary import AuditAction
 MAX_CHANGE_BYTES = 65_536
 """A larger `before` or `after` is cut to its size and the first characters."""
 MAX_TEXT_CHARS = 1024
+_CUT_NAME = r"\u2026"
 MAX_DEPTH = 12
 _MAX_INTEGER = 2**53
 _SHOWN_CHARS = 512
@@ -161,4 +162,7 @@ def _number(value: float) -> int | str:
 
 
 def _name(name: Any) -> str:
-    return recorded_text(str(name), MAX_TEXT_CHARS).encode("ascii", "backslashreplace").decode()
+    spelled = recorded_text(str(name), MAX_TEXT_CHARS).encode("ascii", "backslashreplace").decode()
+    if len(spelled) <= MAX_TEXT_CHARS:
+        return spelled
+    return spelled[: MAX_TEXT_CHARS - len(_CUT_NAME)] + _CUT_NAME  # an escape is longer than what it stands for

@@ -3,6 +3,7 @@ database can tell from an id in which of its daily partitions a record lies."""
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -37,19 +38,23 @@ class PredictionIds:
     back. Two of n lives share their 48 bits with a probability of about n² / 2⁴⁹, and an id only if they also share the
     moment and the count; the drain would notice (same id, other payload)."""
 
-    __slots__ = ("_count", "_epoch", "_now", "_prefix", "_step", "epoch")
+    __slots__ = ("_count", "_epoch", "_now", "_prefix", "_until_s", "epoch")
 
     def __init__(self, epoch: int, now: Callable[[], float] = time.time) -> None:
         self.epoch = epoch
         self._epoch = f"{epoch % 2**48:012x}"
         self._now = now
-        self._step = -1
+        self._until_s = -math.inf
         self._prefix = ""
         self._count = count().__next__
 
     def next(self) -> str:
         """The next id."""
-        if (step := int(self._now()) // STEP_S) > self._step:
-            self._step = step
-            self._prefix = first_id(step * STEP_S) + self._epoch
+        if (now := self._now()) >= self._until_s:
+            self._tell_time(now)
         return f"{self._prefix}{self._count() % _COUNTED:06x}"
+
+    def _tell_time(self, now: float) -> None:
+        step = int(now) // STEP_S
+        self._until_s = (step + 1) * STEP_S
+        self._prefix = first_id(step * STEP_S) + self._epoch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import lzma
 import re
+import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,10 @@ MAX_REASON_CHARS = 240
 MAX_NAME_CHARS = 256
 MAX_ROW_ELEMENTS = 64 * 1024 * 1024
 """Elements of one row of one tensor; a model that states more would fill the memory with one request."""
+
+DAMAGED_ZIP = (zipfile.BadZipFile, OSError, ValueError, NotImplementedError)
+"""What `zipfile` raises for an archive that is cut off, altered, encrypted (ValueError), or of a version or compression
+that it does not know (NotImplementedError)."""
 
 _COMPRESSIONS: Mapping[bytes, Callable[[], Any]] = {
     b"\x1f\x8b": lambda: zlib.decompressobj(31), b"BZh": bz2.BZ2Decompressor, b"\xfd7zXZ": lzma.LZMADecompressor,

@@ -18,8 +18,17 @@ from modelyard.core.errors import ModelError, ModelyardError, PublishError
 from modelyard.core.types import Array, Signature, Tensors, TensorSpec
 from modelyard.models.manifest import Manifest
 from modelyard.models.ports import Inspection
-from modelyard.runtimes.refusals import check_spec, extra_missing, nonempty, not_spoken, only_one, reason, unreadable
-from modelyard.runtimes.torch.archive import DAMAGED, first_name
+from modelyard.runtimes.refusals import (
+    DAMAGED_ZIP,
+    check_spec,
+    extra_missing,
+    nonempty,
+    not_spoken,
+    only_one,
+    reason,
+    unreadable,
+)
+from modelyard.runtimes.torch.archive import first_name
 
 KIND = "scikit-learn (skops)"
 INPUT = "X"
@@ -106,7 +115,7 @@ def is_skops(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return SCHEMA in archive.namelist()
-    except DAMAGED:
+    except DAMAGED_ZIP:
         # A zip whose directory is cut off: PyTorch's have a folder around everything, skops none.
         return "/" not in (first_name(path) or "")
 

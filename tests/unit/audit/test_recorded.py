@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -21,6 +21,8 @@ ANYTHING = st.recursive(LEAF, lambda inner: st.lists(inner) | st.dictionaries(NA
 
 
 @given(ANYTHING)
+@example({"Ā" * 200: None})
+@example({"Ā" * 5000: None})
 def test_whatever_is_recorded_has_one_spelling(value: Any) -> None:
     """Reading the spelling and writing it again gives the same bytes; numbers are whole and exact in any reader."""
     spelled = canonical(recorded(value))

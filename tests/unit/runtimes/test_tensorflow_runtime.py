@@ -22,7 +22,7 @@ from modelyard.runtimes.check import check_files
 from modelyard.runtimes.folders import describe
 from modelyard.runtimes.tensorflow.operators import COMPUTING, RESTORING
 from modelyard.runtimes.tensorflow.runtime import TensorflowRuntime
-from modelyard.runtimes.tensorflow.saved_model import read_program
+from modelyard.runtimes.tensorflow.saved_model import functions_of, read_program
 from modelyard.runtimes.tensorflow.schema import message
 
 RUNTIME = TensorflowRuntime()
@@ -200,7 +200,7 @@ def dense(tf: Any, place: Path, tmp_path: Path) -> Path:
 
 
 def _first_restore(meta: Any) -> Any:
-    functions = meta.graph_def.library.function
+    functions = functions_of(meta.graph_def)
     return next(node for each in functions for node in each.node_def if node.op == "RestoreV2")
 
 
@@ -228,7 +228,7 @@ def test_what_hides_in_the_restoring_part(dense: Path) -> None:
     """An operator that is not allowed is found in every part that would run, also where the file restores itself."""
 
     def hidden(meta: Any) -> None:
-        functions = meta.graph_def.library.function
+        functions = functions_of(meta.graph_def)
         each = next(each for each in functions if any(node.op == "RestoreV2" for node in each.node_def))
         each.node_def.add(name="hidden", op="WriteFile")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+from modelyard.runtimes.refusals import DAMAGED_ZIP
+
 SCHEMA_1 = b"\x08\x01"
 """A SavedModel's first field: the version of its schema. No ONNX file has it: IR version 1 was never released."""
 META_GRAPH = 0x12
@@ -29,6 +31,6 @@ def is_keras(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+    except DAMAGED_ZIP:
         return False
     return "config.json" in names and "model.weights.h5" in names

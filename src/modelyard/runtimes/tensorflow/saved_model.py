@@ -29,6 +29,8 @@ DATATYPES: Mapping[int, str] = {
 """TensorFlow's DataType to the protocol's names."""
 KEPT_ATTRIBUTES = frozenset({"_lower_using_switch_merge", "_num_original_outputs", "_read_only_resource_inputs"})
 """Of the attributes with an underscore, which speak to the runtime: others choose kernels, devices and compilers."""
+FUNCTIONS = "library"
+"""The field of a GraphDef that holds its functions."""
 DROPPED_ATTRIBUTES = frozenset({"config_proto", "config", "executor_type"})
 
 
@@ -70,7 +72,7 @@ def _serving(graphs: Sequence[Any]) -> Any:
 def _program(meta: Any) -> Program:
     given = _signature_def(meta)
     nodes = {node.name: node for node in meta.graph_def.node}
-    functions = {each.signature.name: each for each in meta.graph_def.library.function}
+    functions = {each.signature.name: each for each in functions_of(meta.graph_def)}
     inputs = tuple(given.inputs[name].name for name in sorted(given.inputs))
     outputs = tuple(given.outputs[name].name for name in sorted(given.outputs))
     serving = _Part(nodes, functions, (*inputs, *outputs), restoring=False)
@@ -182,6 +184,11 @@ def _node_name(tensor: str) -> str:
     return tensor.removeprefix("^").partition(":")[0]
 
 
+def functions_of(graph: Any) -> Any:
+    """The functions of a GraphDef, to be read or added to."""
+    return getattr(graph, FUNCTIONS).function
+
+
 def _called(attributes: Mapping[str, Any]) -> Iterator[str]:
     """Functions that a node's attributes name, also inside one another."""
     for value in attributes.values():
@@ -197,8 +204,9 @@ def _written(parts: Sequence[_Part]) -> bytes:
     nodes = {name: node for part in parts for name, node in part.nodes.items()}
     functions = {name: each for part in parts for name, each in part.functions.items()}
     graph.node.extend(nodes.values())
-    graph.library.function.extend(functions.values())
-    for function in graph.library.function:
+    kept = functions_of(graph)
+    kept.extend(functions.values())
+    for function in kept:
         _settle(function.node_def)
         for name in [name for name in function.attr if name.startswith("_")]:
             del function.attr[name]

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Literal
 
 from modelyard.core.errors import PublishError
+from modelyard.runtimes.refusals import DAMAGED_ZIP
 
 Kind = Literal["script", "exported", "checkpoint"]
 MAX_ENTRIES = 100_000
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 """A zip entry's local header: magic, and at its end the lengths of its name and of what follows it."""
-DAMAGED = (zipfile.BadZipFile, OSError, ValueError, NotImplementedError)
-"""What `zipfile` raises for an archive that is cut off, altered, encrypted, or compressed in a way it does not know."""
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -31,7 +30,7 @@ def kind_of(path: Path) -> Kind | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = {entry.filename.partition("/")[2] for entry in _entries(archive)}
-    except DAMAGED:
+    except DAMAGED_ZIP:
         # Cut off: exported programs begin with a weight or a mark of their own.
         inner = first.partition("/")[2]
         return "exported" if inner.startswith(("data/weights/", "data/constants/", "archive_")) else "script"

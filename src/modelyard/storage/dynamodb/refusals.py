@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 from modelyard.core.errors import InternalError, ModelyardError, UnavailableError
+from modelyard.storage.aws.refusals import code_of, lacks_credentials, status_of
 
 RETRY_AFTER_S = 5.0
 
@@ -42,7 +43,6 @@ _CREDENTIALS = frozenset(
 _PASSING_REASONS = frozenset(
     {"None", "TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded", "RequestLimitExceeded"}
 )
-_CODE = re.compile(r"[A-Za-z0-9.]{1,64}")
 _ACCOUNT = re.compile(r"\d{12}")
 
 
@@ -57,13 +57,6 @@ class ConditionFailedError(Exception):
 
 class TookTooLongError(Exception):
     """database.busy_timeout_s is over."""
-
-
-def code_of(error: Exception) -> str:
-    """The service's code word of a refusal, "" if it is none."""
-    answer: Any = getattr(error, "response", None)
-    code = str(answer.get("Error", {}).get("Code", "")) if isinstance(answer, dict) else ""
-    return code if _CODE.fullmatch(code) else ""
 
 
 def failed_conditions(error: Exception) -> tuple[int, ...]:
@@ -92,7 +85,7 @@ def is_transient(error: Exception) -> bool:
     if code == "TransactionCanceledException":
         reasons = _reasons(error)
         return bool(reasons) and _PASSING_REASONS.issuperset(reasons)
-    return code in _BUSY or _status_of(error) >= 500 or _status_of(error) == 429
+    return code in _BUSY or status_of(error) >= 500 or status_of(error) == 429
 
 
 def vendor_errors() -> tuple[type[Exception], ...]:
@@ -113,10 +106,10 @@ def refusal(error: Exception, table: str, action: str) -> ModelyardError:
     if _is_no_region(error):
         said = "The database's region is not known: set database.region, or AWS_REGION."
         return _refused("no_region", said, "the tables' region", "database.region")
-    if code in _CREDENTIALS or _lacks_credentials(error):
+    if code in _CREDENTIALS or lacks_credentials(error):
         said = f"There are no valid AWS credentials for {where}: give this process a role or a profile, a right clock."
         return _refused("no_credentials", said, "credentials that are found and still valid")
-    if code in ("AccessDeniedException", "AccessDenied") or code.startswith("KMS") or _status_of(error) == 403:
+    if code in ("AccessDeniedException", "AccessDenied") or code.startswith("KMS") or status_of(error) == 403:
         said = f"Access to {where} is denied: allow {action}, and its KMS key's use, to the identity of this process."
         return _refused("access_denied", said, f"an identity that may {action}")
     return _passing(error, where, code)
@@ -146,29 +139,10 @@ def _reasons(error: Exception) -> list[str]:
     return [str(reason.get("Code", "None")) for reason in answer.get("CancellationReasons", ())]
 
 
-def _status_of(error: Exception) -> int:
-    answer: Any = getattr(error, "response", None)
-    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) if isinstance(answer, dict) else 0
-
-
 def _is_no_region(error: Exception) -> bool:
     from botocore import exceptions as vendor
 
     return isinstance(error, vendor.NoRegionError | vendor.InvalidRegionError)
-
-
-def _lacks_credentials(error: Exception) -> bool:
-    from botocore import exceptions as vendor
-
-    return isinstance(
-        error,
-        vendor.NoCredentialsError
-        | vendor.PartialCredentialsError
-        | vendor.CredentialRetrievalError
-        | vendor.TokenRetrievalError
-        | vendor.SSOError
-        | vendor.ProfileNotFound,
-    )
 
 
 def _refused(reason: str, message: str, expected: str, field: str = "database.url") -> UnavailableError:

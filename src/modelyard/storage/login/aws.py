@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import orjson
 
 from modelyard.core.errors import ModelyardError, SettingsError, UnavailableError
+from modelyard.storage.aws.client import is_private
 from modelyard.storage.login.references import Reference
-from modelyard.storage.s3.client import is_private
 
 RETRY_AFTER_S = 5.0
 _ATTEMPTS = 2

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import ipaddress
-import os
-import threading
+from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 from modelyard.core.errors import SettingsError, UnavailableError
 from modelyard.core.settings import ArtifactsSettings
+from modelyard.storage.aws.client import HTTPS, ProcessClient, is_private
 
 _IN_THE_CLEAR = "The object store's endpoint speaks plain HTTP: use https, or an emulator on this machine."
-_HTTPS = "an address that begins with https://"
 
 
 def check_usable(settings: ArtifactsSettings) -> None:
@@ -26,25 +23,14 @@ def check_usable(settings: ArtifactsSettings) -> None:
             expected="modelyard[aws] installed, or no artifacts.url",
         )
     if settings.endpoint_url is not None and not is_private(settings.endpoint_url):
-        raise SettingsError("setting_invalid", _IN_THE_CLEAR, field="artifacts.endpoint_url", expected=_HTTPS)
+        raise SettingsError("setting_invalid", _IN_THE_CLEAR, field="artifacts.endpoint_url", expected=HTTPS)
 
 
-class Client:
-    """boto3's S3 client, made at the first use in each process: importing it costs 30 MB, which a worker whose
-    versions are all cached need not pay, and its connections must not be shared over a fork."""
+class Client(ProcessClient):
+    """boto3's S3 client."""
 
     def __init__(self, settings: ArtifactsSettings) -> None:
-        self._settings = settings
-        self._lock = threading.Lock()
-        self._made: Any = None
-        self._pid = 0
-
-    def get(self) -> Any:
-        """The client; it may be used by several threads."""
-        with self._lock:
-            if self._pid != os.getpid():
-                self._made, self._pid = _make(self._settings), os.getpid()
-            return self._made
+        super().__init__(partial(_make, settings))
 
 
 def _make(settings: ArtifactsSettings) -> Any:
@@ -63,7 +49,7 @@ def _make(settings: ArtifactsSettings) -> Any:
     session = boto3.session.Session(region_name=settings.region)
     made = session.client("s3", endpoint_url=settings.endpoint_url, config=config)
     if not is_private(made.meta.endpoint_url):  # AWS_ENDPOINT_URL, or AWS's configuration, named it
-        raise UnavailableError("store_unavailable", _IN_THE_CLEAR, field="AWS_ENDPOINT_URL", expected=_HTTPS)
+        raise UnavailableError("store_unavailable", _IN_THE_CLEAR, field="AWS_ENDPOINT_URL", expected=HTTPS)
     made.meta.events.register("before-call.s3.HeadBucket", _ask_no_further)
     return made
 
@@ -74,16 +60,3 @@ def _ask_no_further(**_event: Any) -> None:
     from botocore.exceptions import ClientError
 
     raise ClientError({"Error": {}, "ResponseMetadata": {"HTTPHeaders": {}}}, "HeadBucket")
-
-
-def is_private(endpoint: str) -> bool:
-    """STORE-1: encrypted, or on this machine."""
-    parts = urlsplit(endpoint)
-    return parts.scheme == "https" or _is_here(parts.hostname or "")
-
-
-def _is_here(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -8,9 +8,10 @@ from contextlib import suppress
 from typing import Any
 
 from modelyard.core.settings import ArtifactsSettings
+from modelyard.storage.aws.refusals import code_of
 from modelyard.storage.s3.client import Client
 from modelyard.storage.s3.location import Location
-from modelyard.storage.s3.refusals import NOT_OURS, WrongLengthError, code_of, in_our_words
+from modelyard.storage.s3.refusals import NOT_OURS, WrongLengthError, in_our_words
 from modelyard.storage.s3.retry import Retry
 
 BLOCK_BYTES = 256 * 1024

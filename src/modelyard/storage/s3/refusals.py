@@ -5,13 +5,12 @@ Never the vendor's own text: it may hold hosts, account numbers, users and parts
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from modelyard.core.errors import ConflictError, ModelyardError, UnavailableError
 from modelyard.models.manifest import FileEntry
+from modelyard.storage.aws.refusals import code_of, lacks_credentials, status_of
 from modelyard.storage.s3.location import Location
 
 RETRY_AFTER_S = 5.0
@@ -25,7 +24,6 @@ _CREDENTIALS = frozenset(
 _ELSEWHERE = frozenset(
     {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
 )
-_CODE = re.compile(r"[A-Za-z0-9.]{1,64}")
 
 
 class TookTooLongError(Exception):
@@ -40,18 +38,6 @@ class WrongLengthError(Exception):
         self.got = got
 
 
-def code_of(error: Exception) -> str:
-    """The store's code word of a refusal, "" if it is none."""
-    answer: Any = getattr(error, "response", None)
-    code = str(answer.get("Error", {}).get("Code", "")) if isinstance(answer, dict) else ""
-    return code if _CODE.fullmatch(code) else ""
-
-
-def _status_of(error: Exception) -> int:
-    answer: Any = getattr(error, "response", None)
-    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) if isinstance(answer, dict) else 0
-
-
 def is_transient(error: Exception) -> bool:
     """Whether the same request may succeed in a moment: a cut or slow connection, or a store that is busy."""
     from botocore import exceptions as vendor
@@ -61,7 +47,7 @@ def is_transient(error: Exception) -> bool:
         return False
     if isinstance(error, vendor.ConnectionError | vendor.HTTPClientError | vendor.IncompleteReadError | HTTPError):
         return True
-    return code_of(error) in _BUSY or _status_of(error) >= 500 or _status_of(error) == 429
+    return code_of(error) in _BUSY or status_of(error) >= 500 or status_of(error) == 429
 
 
 @contextmanager
@@ -87,12 +73,12 @@ def refusal(error: Exception, location: Location, action: str) -> ModelyardError
     if code in _ELSEWHERE:
         said = f"The bucket of {where} is in another region: set artifacts.region to its own."
         return _refused("wrong_region", said, "the bucket's region", "artifacts.region")
-    if code in _CREDENTIALS or _lacks_credentials(error):
+    if code in _CREDENTIALS or lacks_credentials(error):
         said = f"There are no valid AWS credentials for {where}: give this process a role or a profile."
         return _refused("no_credentials", said, "credentials that are found and still valid")
     if code == "RequestTimeTooSkewed":
         return _refused("clock_wrong", f"The clock is too wrong for {where}: synchronise it.", "a clock that is right")
-    if _status_of(error) == 403 or code.startswith("KMS."):
+    if status_of(error) == 403 or code.startswith("KMS."):
         said = f"Access to {where} is denied: allow {action}, and its KMS key's use, to the identity of this process."
         return _refused("access_denied", said, f"an identity that may {action}")
     return _passing(error, where, code)
@@ -108,20 +94,6 @@ def _passing(error: Exception, where: str, code: str) -> ModelyardError:
     if is_transient(error):
         return _refused("busy", f"The object store at {where} is busy: try again in a moment.", "")
     return _refused("refused", f"The object store at {where} refused {code}: see to the bucket and its policy.", "")
-
-
-def _lacks_credentials(error: Exception) -> bool:
-    from botocore import exceptions as vendor
-
-    return isinstance(
-        error,
-        vendor.NoCredentialsError
-        | vendor.PartialCredentialsError
-        | vendor.CredentialRetrievalError
-        | vendor.TokenRetrievalError
-        | vendor.SSOError
-        | vendor.ProfileNotFound,
-    )
 
 
 def _refused(reason: str, message: str, expected: str, field: str = "artifacts.url") -> UnavailableError:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from modelyard.audit.acting import current_actor
-from modelyard.audit.chain import START, Head, seal
+from modelyard.audit.chain import START, Head, link
 from modelyard.audit.event import AuditEvent, Change, microseconds, time_us
 from modelyard.audit.vocabulary import AuditAction
 from modelyard.core.clock import Clock
@@ -37,22 +37,15 @@ class AuditTrail:
     def extend(self, t: Transaction, changes: Sequence[Change]) -> tuple[AuditEvent, ...]:
         """Writes down changes of this transaction, in this order."""
         last = t.head.last or START
-        at_us, actor = microseconds(self._clock.now()), current_actor()
         kept = self._kept()
-        if kept is None and last.sequence:
-            found = {"sequence": last.sequence, "hash": last.hash}
-            changes = (Change(AuditAction.AUDIT_ANCHOR, "audit:head", None, found), *changes)
-        events: list[AuditEvent] = []
-        head = last
-        for change in changes:
-            events.append(seal(head, at_us, actor, change))
-            head = Head(events[-1].sequence, events[-1].hash)
-            row = to_row(events[-1])
-            t.put(EVENTS, ordered(head.sequence), **row, kind=EVENTS, sort=place_of(events[-1]))
+        events = link(last, kept, microseconds(self._clock.now()), current_actor(), changes)
+        for event in events:
+            t.put(EVENTS, ordered(event.sequence), **to_row(event), kind=EVENTS, sort=place_of(event))
         if events:
+            head = Head(events[-1].sequence, events[-1].hash)
             t.move(sequence=head.sequence, hash=head.hash)
             self._follow(t, kept, head)
-        return tuple(events)
+        return events
 
     def _kept(self) -> Head | None:
         """The kept head; one that cannot be read is none that any event could be."""

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select
 
 from modelyard.audit.acting import current_actor
-from modelyard.audit.chain import START, Head, seal
+from modelyard.audit.chain import START, Head, link
 from modelyard.audit.event import AuditEvent, Change, microseconds
 from modelyard.audit.vocabulary import AuditAction
 from modelyard.core.clock import Clock
@@ -41,20 +41,12 @@ class AuditTrail:
     def extend(self, connection: Connection, changes: Sequence[Change]) -> tuple[AuditEvent, ...]:
         """Writes down changes of this transaction, in this order."""
         last = last_head(connection) or START
-        at_us, actor = microseconds(self._clock.now()), current_actor()
         kept = self._kept()
-        if kept is None and last.sequence:
-            found = {"sequence": last.sequence, "hash": last.hash}
-            changes = (Change(AuditAction.AUDIT_ANCHOR, "audit:head", None, found), *changes)
-        events: list[AuditEvent] = []
-        head = last
-        for change in changes:
-            events.append(seal(head, at_us, actor, change))
-            head = Head(events[-1].sequence, events[-1].hash)
+        events = link(last, kept, microseconds(self._clock.now()), current_actor(), changes)
         if events:
             connection.execute(insert(schema.audit_events), list(map(to_row, events)))
-            self._follow(connection, kept, head)
-        return tuple(events)
+            self._follow(connection, kept, Head(events[-1].sequence, events[-1].hash))
+        return events
 
     def _kept(self) -> Head | None:
         """The kept head; one that cannot be read is none that any event could be."""

@@ -1,0 +1,1 @@
+"""What the services of AWS that data lies in have in common."""
