@@ -14,6 +14,7 @@ from sklearn import datasets
 from sklearn.model_selection import train_test_split
 
 from modelyard.core.types import Array
+from modelyard.runtimes.tensorflow.runtime import import_tensorflow
 
 CLASSES = {"iris": 3, "breast_cancer": 2, "diabetes": 0}
 """Tables, and how many classes they tell apart; 0: a number."""
@@ -157,8 +158,7 @@ def torchscript(name: str, folder: Path) -> Sample:
 
 def tensorflow(name: str, folder: Path) -> Sample:
     """The same as a SavedModel without variables, which is one file."""
-    import tensorflow as tf
-
+    tf = import_tensorflow()
     known = table(name, np.float32)
     weights, shifts = _weights(known)
     held = [tf.constant(array.astype(np.float32)) for array in (weights.T, shifts)]

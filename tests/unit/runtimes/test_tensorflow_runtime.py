@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ from modelyard.runtimes import detect
 from modelyard.runtimes.check import check_files
 from modelyard.runtimes.folders import describe
 from modelyard.runtimes.tensorflow.operators import COMPUTING, RESTORING
-from modelyard.runtimes.tensorflow.runtime import TensorflowRuntime
+from modelyard.runtimes.tensorflow.runtime import TensorflowRuntime, import_tensorflow
 from modelyard.runtimes.tensorflow.saved_model import functions_of, read_program
 from modelyard.runtimes.tensorflow.schema import message
 
@@ -32,15 +33,19 @@ PB = "saved_model.pb"
 @pytest.fixture(scope="module")
 def tf() -> Any:
     """TensorFlow, which takes its time to import."""
-    import tensorflow
-
-    return tensorflow
+    return import_tensorflow()
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the models of this module lie."""
     return tmp_path_factory.mktemp("saved")
+
+
+def test_its_symbols_are_its_own(tf: Any) -> None:
+    """TensorFlow's OpenSSL is nobody else's: with it in front, PostgreSQL's client crashes at a TLS connection."""
+    assert tf.__version__
+    assert not hasattr(ctypes.CDLL(None), "SSL_new")
 
 
 def _save(tf: Any, folder: Path, function: Any, *specs: Any, **held: Any) -> Path:

@@ -7,7 +7,9 @@ model needs it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +48,13 @@ class TensorflowRuntime:
         """Signature and provenance as the file states them, once its operators are allowed; PublishError."""
         program = _read(folder, entry)
         said = {"tensorflow": program.version} if program.version else {}
-        _library()
+        import_tensorflow()
         return Inspection(self.format, entry, program.signature, said, ".pb")
 
     def load(self, folder: Path, manifest: Manifest, options: Mapping[str, Any]) -> TensorflowModel:
         """The program with `options["threads"]` threads; PublishError."""
         program = _read(folder, manifest.entry)
-        tensorflow = _library()
+        tensorflow = import_tensorflow()
         variables = (folder / manifest.entry).parent / VARIABLES
         try:
             session = _session(tensorflow, program, int(options.get("threads", 1)))
@@ -110,14 +112,33 @@ def _read(folder: Path, entry: str) -> Program:
     return program
 
 
-def _library() -> Any:
+def import_tensorflow() -> Any:
+    """TensorFlow, quiet, its symbols for itself; PublishError without the extra."""
     for name, text in QUIET.items():
         os.environ.setdefault(name, text)
     try:
-        import tensorflow
+        with _symbols_kept():
+            import tensorflow
     except ImportError:
         raise extra_missing("TensorFlow", "tensorflow") from None
     return tensorflow
+
+
+@contextmanager
+def _symbols_kept() -> Iterator[None]:
+    """TensorFlow asks for RTLD_GLOBAL, for operators of one's own, which are not allowed here. With it the OpenSSL
+    functions in its libraries stand in front of everybody else's: PostgreSQL's client crashes at its next TLS
+    connection."""
+    change = sys.setdlopenflags
+    sys.setdlopenflags = _unchanged
+    try:
+        yield
+    finally:
+        sys.setdlopenflags = change
+
+
+def _unchanged(flags: int, /) -> None:
+    """sys.setdlopenflags, for as long as it must not."""
 
 
 def _session(tensorflow: Any, program: Program, threads: int) -> Any:
