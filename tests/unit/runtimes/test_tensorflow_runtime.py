@@ -268,7 +268,7 @@ def test_graphs_that_cannot_be_served(dense: Path, trick: str) -> None:
         elif trick == "no node":
             given[name].name = "nowhere:0"
         elif trick == "no function":
-            del meta.graph_def.library.function[:]
+            del functions_of(meta.graph_def)[:]
         elif trick == "no rank":
             given[name].tensor_shape.unknown_rank = True
         elif trick == "type":
@@ -294,7 +294,7 @@ def test_words_to_the_runtime_are_dropped(dense: Path) -> None:
     (dense / PB).write_bytes(model.SerializeToString())
     graph = message("Graph").FromString(read_program(dense / PB).graph)
     assert "unused" not in {node.name for node in graph.node}
-    every = [*graph.node, *(node for each in graph.library.function for node in each.node_def)]
+    every = [*graph.node, *(node for each in functions_of(graph) for node in each.node_def)]
     assert {node.device for node in every} == {""}
     assert not {name for node in every for name in node.attr} & {"_kernel", "_XlaMustCompile", "_class", "config_proto"}
     assert "SaveV2" not in {node.op for node in every}
