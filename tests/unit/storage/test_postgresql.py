@@ -268,6 +268,27 @@ def test_a_server_that_turns_read_only_is_left(database: Database, monkeypatch: 
     assert backend() != first
 
 
+def test_a_write_leaves_a_server_that_turned_read_only_at_once(
+    postgres: Server, database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However new the pooled connections to it are, and however many; a new one that cannot write either is refused."""
+    name = url.rpartition("/")[2]
+    monkeypatch.setattr(postgresql_connection, "LOOK_AGAIN_S", 60.0)
+    postgres.query(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    database.close()
+    with database.read() as one, database.read() as another:
+        for connection in (one, another):
+            connection.exec_driver_sql("SELECT 1")
+    with pytest.raises(UnavailableError, match="read-only"), database.write():
+        raise AssertionError("a write")
+    with database.read() as one, database.read() as another:
+        for connection in (one, another):
+            connection.exec_driver_sql("SELECT 1")
+    postgres.query(f"ALTER DATABASE {name} SET default_transaction_read_only = off")
+    with database.write():
+        pass
+
+
 def test_a_refused_write_has_connections_made_anew(postgres: Server, database: Database, url: str) -> None:
     """Whatever the server tells of itself: one that refuses a write is asked by a new connection the next time."""
     name = url.rpartition("/")[2]

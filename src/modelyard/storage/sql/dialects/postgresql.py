@@ -175,10 +175,12 @@ def _beginning(busy_timeout_s: float) -> Callable[[Connection], None]:
     def begin(connection: Connection) -> None:
         from psycopg import IsolationLevel
 
+        from modelyard.storage.sql.dialects.postgresql_connection import taking_writes
+
         kind = connection.get_execution_options().get(KIND, Kind.READ)
         # An index over a large log takes the time it takes.
         work_ms = 0 if kind is Kind.UPGRADE else long_ms if kind in _LONG else wait_ms
-        driver: Any = connection.connection.driver_connection
+        driver: Any = connection.connection.driver_connection if kind.reads else taking_writes(connection)
         driver.isolation_level = IsolationLevel.REPEATABLE_READ if kind.reads else IsolationLevel.READ_COMMITTED
         driver.read_only = True if kind.reads else None  # None: as the server says; a standby refuses in clear words
         driver.bound_s = _LOCK_WAITS * wait_ms / 1000 + _ON_THE_WAY_S

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 from psycopg.abc import RV, PQGen
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -88,6 +88,15 @@ def leave_when_read_only(engine: Engine) -> None:
     event.listen(engine, "connect", _note)
     event.listen(engine, "checkout", _look)
     event.listen(engine, "handle_error", _leave)
+
+
+def taking_writes(connection: Connection) -> Any:
+    """The driver's connection for a transaction that writes: not one whose server said that it takes no writes, as long
+    as a new one may lead elsewhere."""
+    begun = monotonic()
+    while _is_read_only(connection.connection.driver_connection) and connection.connection.info[_MADE] < begun:
+        connection.invalidate()
+    return connection.connection.driver_connection
 
 
 def _note(_connection: Any, entry: ConnectionPoolEntry) -> None:
