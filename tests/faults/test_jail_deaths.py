@@ -18,8 +18,8 @@ from modelyard.core.errors import ModelError, UnavailableError
 from modelyard.core.types import Array
 from modelyard.http.processes.board import Board
 from modelyard.http.processes.health import RunNotes, Suspects, UnhealthyVersions, version_token
-from modelyard.runtimes.jail import model
 from modelyard.runtimes.jail.model import JailedModel
+from modelyard.runtimes.remote import model
 
 SOURCE = '''
 import ctypes, json, os, signal, struct, sys, time
@@ -42,7 +42,7 @@ def say(body):
 
 def answer(number, outputs):
     import msgspec
-    from modelyard.runtimes.jail.wire import Answer, Placed, frame
+    from modelyard.runtimes.remote.wire import Answer, Placed, frame
     os.write(CHANNEL, frame(Answer(number, tuple(Placed(*each) for each in outputs))))
     time.sleep(60)
 
@@ -77,7 +77,7 @@ class Model:
         if number == 9:
             answer(asked(), [good, good])
         if number == 10:
-            import modelyard.runtimes.jail.wire as wire
+            import modelyard.runtimes.remote.wire as wire
             os.write(CHANNEL, wire.frame(wire.Answer(asked(), (wire.Placed(*good),))))
         if number == 11:
             answer(asked(), [])

@@ -23,7 +23,7 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024
 EXIT_S = 5.0
 """How long a child that has answered may take to end."""
 KEPT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
-"""What the child keeps of the environment; everything else may be a credential."""
+"""What a child keeps of the environment."""
 
 
 def check_in_child(folder: Path, options: CheckOptions) -> CheckReport:
@@ -35,7 +35,7 @@ def check_in_child(folder: Path, options: CheckOptions) -> CheckReport:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         cwd=folder,
-        env=_environment(options.threads),
+        env=clean_environment(options.threads),
         start_new_session=True,
     )
     try:
@@ -46,7 +46,8 @@ def check_in_child(folder: Path, options: CheckOptions) -> CheckReport:
     return _read(answer, status, options)
 
 
-def _environment(threads: int) -> dict[str, str]:
+def clean_environment(threads: int) -> dict[str, str]:
+    """As little as Python needs, and the libraries' sizes: everything else may be a credential."""
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     sized = dict.fromkeys(LIBRARIES.values(), str(threads))
     return {**kept, **sized, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/dev/null"}

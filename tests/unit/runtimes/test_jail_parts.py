@@ -16,7 +16,7 @@ from modelyard.core.errors import PublishError
 from modelyard.core.types import DATATYPES, Array
 from modelyard.runtimes.jail import process, watch
 from modelyard.runtimes.jail.inside import seccomp, trials
-from modelyard.runtimes.jail.wire import DoesNotFitError, Placed, WrongTensorError, place, take
+from modelyard.runtimes.remote.wire import DoesNotFitError, Placed, WrongTensorError, place, take
 
 
 @pytest.mark.parametrize("datatype", DATATYPES)

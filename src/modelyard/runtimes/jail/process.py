@@ -2,56 +2,35 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import mmap
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from modelyard.core.errors import ModelError, PublishError
-from modelyard.runtimes.child import KEPT
+from modelyard.runtimes.child import clean_environment
 from modelyard.runtimes.jail.watch import Meter, watch
-from modelyard.runtimes.jail.wire import LENGTH, MAX_FRAME_BYTES, Confined, Order, Reply, frame
-from modelyard.runtimes.threads import LIBRARIES
+from modelyard.runtimes.remote.area import Area
+from modelyard.runtimes.remote.process import Bounds, RemoteProcess, garbled
+from modelyard.runtimes.remote.wire import Confined
 
 MODULE = "modelyard.runtimes.jail.inside"
-READ_BYTES = 65_536
 EXIT_S = 0.5
 """How long a process that closed its channel may take to end; then it is said to have hung up."""
 KILLED_S = 10.0
-SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-"""Nobody can cut the memory under the other side's feet."""
 
 
-class JailBounds(msgspec.Struct, frozen=True):
-    """What a jail may use. `tensor_bytes`: inputs of one run, and outputs likewise; `load_s`: from the start of the
-    process to the loaded model."""
-
-    memory_bytes: int = 2 * 1024**3
-    tensor_bytes: int = 128 * 1024**2
-    run_s: float = 60.0
-    load_s: float = 120.0
-    threads: int = 1
-    deaths: int = 5
-    within_s: float = 60.0
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> JailBounds:
-        """Those of a runtime's options: `jail` (`models.report.jail_bounds`), and `threads` beside it."""
-        return cls(**{**options.get("jail", {}), "threads": int(options.get("threads", 1))})
+class JailBounds(Bounds, frozen=True):
+    """What a jail may use."""
 
     @property
     def address_bytes(self) -> int:
@@ -67,30 +46,27 @@ class What(msgspec.Struct, frozen=True):
     format: str
 
 
-class JailProcess:
+class JailProcess(RemoteProcess):
     """A started process. One thread at a time may speak with it. Every error but a model's own has killed it."""
 
     def __init__(self, what: What, bounds: JailBounds) -> None:
         self._bounds = bounds
         self._overran = False
-        self._socket, theirs = socket.socketpair()
-        area = os.memfd_create("modelyard-jail", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        ours, theirs = socket.socketpair()
         try:
-            os.ftruncate(area, 2 * bounds.tensor_bytes)
-            fcntl.fcntl(area, fcntl.F_ADD_SEALS, SEALS)
-            self._map = mmap.mmap(area, 2 * bounds.tensor_bytes)
-            self._child = start_process(what, bounds, theirs.fileno(), area)
+            area = Area("modelyard-jail", bounds.tensor_bytes)
+            try:
+                self._child = start_process(what, bounds, theirs.fileno(), area.descriptor)
+            except BaseException:
+                area.close()
+                raise
+            area.handed_over()
         except BaseException:
-            self._socket.close()
+            ours.close()
             raise
         finally:
             theirs.close()
-            os.close(area)
-        memory = memoryview(self._map)
-        self.given, self.answered = memory[: bounds.tensor_bytes], memory[bounds.tensor_bytes :]
-        self._socket.setblocking(False)
-        self._poll = select.poll()
-        self._poll.register(self._socket, select.POLLIN)
+        super().__init__(ours, area)
 
     @property
     def pid(self) -> int:
@@ -119,19 +95,13 @@ class JailProcess:
             raise self.end(garbled("something before the outcome of its trials"))
         return {**said.trials, **said.failed, **self._unwatched()}
 
-    def ask(self, order: Order, timeout_s: float) -> Reply:
-        """Sends an order, and the answer to it; ModelError as `hear`, and ("reply_repeated") if something came that
-        nobody had asked for."""
-        self._check_silent()
+    def ask(self, order: msgspec.Struct, timeout_s: float) -> msgspec.Struct:
+        """As every process is asked; the time counts as a run's."""
         self._meter.begin()
         try:
-            with suppress(BrokenPipeError, ConnectionResetError):  # what is read next says how it ended
-                self._send(frame(order), timeout_s)
-            reply = self.hear(timeout_s)
+            return super().ask(order, timeout_s)
         finally:
             self._meter.end()
-        self._check_silent()
-        return reply
 
     def _unwatched(self) -> dict[str, str]:
         """Why its processor time or its life are not in our hands; empty if they are."""
@@ -148,59 +118,8 @@ class JailProcess:
         with suppress(OSError):
             self._child.kill()  # not by its number, which may be another's once it is reaped
 
-    def hear(self, timeout_s: float) -> Reply:
-        """One frame. ModelError: model_exited, model_crashed, model_hung_up, model_timeout, reply_garbled; the process
-        is dead then."""
-        until_s = time.monotonic() + timeout_s
-        size = LENGTH.unpack(self._read(LENGTH.size, until_s, timeout_s))[0]
-        if size > MAX_FRAME_BYTES:
-            raise self.end(garbled(f"a frame of {size} bytes"))
-        body = self._read(size, until_s, timeout_s)
-        try:
-            reply: Reply = msgspec.msgpack.decode(body, type=Reply)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            raise self.end(garbled("a frame that is no message")) from None
-        return reply
-
-    def _check_silent(self) -> None:
-        with suppress(BlockingIOError, ConnectionResetError):
-            if self._socket.recv(1, socket.MSG_PEEK):
-                raise self.end(
-                    ModelError("reply_repeated", "The model's process said more than one answer; it was ended.")
-                )
-
-    def _send(self, data: bytes, timeout_s: float) -> None:
-        """Orders are small; a process that does not read them is stopped, or will not answer either."""
-        view = memoryview(data)
-        until_s = time.monotonic() + timeout_s
-        while view:
-            try:
-                view = view[self._socket.send(view) :]
-            except BlockingIOError:
-                if time.monotonic() > until_s:
-                    raise self.end(too_slow(timeout_s)) from None
-                select.select([], [self._socket], [], 0.1)
-
-    def _read(self, size: int, until_s: float, timeout_s: float) -> bytes:
-        parts = bytearray()
-        while len(parts) < size:
-            try:
-                part = self._socket.recv(min(size - len(parts), READ_BYTES))
-            except BlockingIOError:
-                left_s = until_s - time.monotonic()
-                if left_s <= 0:
-                    raise self.end(too_slow(timeout_s)) from None
-                self._poll.poll(left_s * 1000 + 1)
-                continue
-            except ConnectionResetError:
-                part = b""
-            if not part:
-                raise self._ended()
-            parts += part
-        return bytes(parts)
-
     def _ended(self) -> ModelError:
-        """The channel is closed: how did it end?"""
+        """ModelError: model_exited, model_crashed, model_hung_up, or model_timeout for what it did beside its runs."""
         try:
             status = self._child.wait(EXIT_S)
         except subprocess.TimeoutExpired:
@@ -216,11 +135,6 @@ class JailProcess:
         name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
         return ModelError("model_crashed", f"The model's process was ended by {name}.", signal=name)
 
-    def end(self, error: ModelError) -> ModelError:
-        """Kills the process for this reason."""
-        self.kill()
-        return error
-
     def kill(self) -> None:
         """SIGKILL, and waits for the end. A second call does nothing."""
         if self._child.poll() is None:
@@ -228,18 +142,11 @@ class JailProcess:
                 self._child.kill()
             with suppress(subprocess.TimeoutExpired):
                 self._child.wait(KILLED_S)
-        self._socket.close()
-        # At once, not when the garbage collector comes by: it is as large as models.jail_tensor_bytes twice.
-        self.given.release()
-        self.answered.release()
-        with suppress(BufferError):  # an array that looks into it is on its way out
-            self._map.close()
+        self._let_go()
 
-    def give_back(self, used_bytes: int) -> None:
-        """Frees the pages of the shared memory after a large run."""
-        if used_bytes > self._bounds.tensor_bytes // 16:
-            with suppress(OSError):
-                self._map.madvise(mmap.MADV_REMOVE)
+    def leave(self) -> None:
+        """Nobody else has it."""
+        self.kill()
 
 
 def command(orders: str) -> list[str]:
@@ -283,10 +190,8 @@ def _starter(pid: int) -> ThreadPoolExecutor:
 
 
 def _environment(threads: int) -> dict[str, str]:
-    """As little as Python needs; JOBLIB_MULTIPROCESSING=0: there are no processes to be had."""
-    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-    sized = dict.fromkeys(LIBRARIES.values(), str(threads))
-    return {**kept, **sized, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/dev/null", "JOBLIB_MULTIPROCESSING": "0"}
+    """JOBLIB_MULTIPROCESSING=0: there are no processes to be had."""
+    return {**clean_environment(threads), "JOBLIB_MULTIPROCESSING": "0"}
 
 
 def unavailable(broken: Mapping[str, str]) -> PublishError:
@@ -299,16 +204,3 @@ def unavailable(broken: Mapping[str, str]) -> PublishError:
         expected="every protection active (`modelyard doctor` lists them)",
         got=sorted(broken),
     )
-
-
-def garbled(what: str) -> ModelError:
-    """The process said something that is none of the forms."""
-    return ModelError("reply_garbled", f"The model's process said {what}; it was ended.")
-
-
-def too_slow(timeout_s: float) -> ModelError:
-    """It did not answer in time: it loops, is stopped, or holds its interpreter's lock; nobody outside can tell."""
-    return ModelError(
-        "model_timeout", f"The model did not answer within {timeout_s:g} s; its process was ended.",
-        field="models.max_run_s",
-    )  # fmt: skip

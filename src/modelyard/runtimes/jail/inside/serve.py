@@ -15,7 +15,8 @@ import msgspec
 from modelyard.core.errors import ModelyardError
 from modelyard.core.types import DATATYPES, Array, Signature
 from modelyard.runtimes.jail.inside.adapters import ADAPTERS, Adapter
-from modelyard.runtimes.jail.wire import (
+from modelyard.runtimes.refusals import reason
+from modelyard.runtimes.remote.wire import (
     LENGTH,
     Answer,
     Confined,
@@ -30,7 +31,6 @@ from modelyard.runtimes.jail.wire import (
     place,
     take,
 )
-from modelyard.runtimes.refusals import reason
 
 THREAD_STACK_BYTES = 8 * 1024 * 1024
 """Threads count against the address space by their stacks: that bounds them."""

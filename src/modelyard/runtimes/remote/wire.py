@@ -1,6 +1,6 @@
-"""What the two sides say: frames of msgpack over a pair of sockets, tensors in memory that both have mapped.
+"""What the two sides say: frames of msgpack over a socket, tensors in memory that both have mapped.
 
-A frame is its length (4 bytes, little-endian) and one message. Never a pickle: the jailed side is not believed, so
+A frame is its length (4 bytes, little-endian) and one message. Never a pickle: a jailed side is not believed, so
 whatever it says is read as one of these forms or is an error, and tensors are copied before they are looked at.
 """
 
@@ -31,13 +31,13 @@ class Placed(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):
-    """To the jail: load the model. `signature` is the published one; None: say what it is."""
+    """To a jail: load the model. `signature` is the published one; None: say what it is."""
 
     signature: Signature | None
 
 
 class Run(msgspec.Struct, frozen=True, tag=True):
-    """To the jail: run it on these tensors, give these outputs."""
+    """To the process: run it on these tensors, give these outputs."""
 
     id: int
     inputs: tuple[Placed, ...]
@@ -48,28 +48,28 @@ Order = Load | Run
 
 
 class Confined(msgspec.Struct, frozen=True, tag=True):
-    """From the jail, first of all: what could not be applied, and what came of the trials ("" if one held)."""
+    """From a jail, first of all: what could not be applied, and what came of the trials ("" if one held)."""
 
     failed: dict[str, str]
     trials: dict[str, str]
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):
-    """From the jail: the model is in memory."""
+    """From the process: the model is in memory."""
 
     signature: Signature | None
     provenance: dict[str, str] = {}
 
 
 class Answer(msgspec.Struct, frozen=True, tag=True):
-    """From the jail: the outputs of a run."""
+    """From the process: the outputs of a run."""
 
     id: int
     outputs: tuple[Placed, ...]
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
-    """From the jail: the load (id 0) or the run raised. `code` is one that this side may say."""
+    """From the process: the load (id 0) or the run raised. `code` is one that this side may say."""
 
     id: int
     code: str
@@ -115,9 +115,9 @@ def place(tensors: Mapping[str, Array], datatypes: Mapping[str, str], memory: me
     return tuple(placed)
 
 
-def take(placed: Placed, memory: memoryview) -> Array:
-    """A copy of a tensor; WrongTensorError for one that cannot be: an unknown datatype, a size that is not its
-    shape's, a place outside the memory."""
+def take(placed: Placed, memory: memoryview, copy: bool = True) -> Array:
+    """A copy of a tensor, or (`copy` false: for a side that is believed) a view of it. WrongTensorError for one that
+    cannot be: an unknown datatype, a size that is not its shape's, a place outside the memory."""
     kind = DATATYPES.get(placed.datatype)
     if kind is None or any(size < 0 for size in placed.shape) or len(placed.shape) > np.iinfo(np.int8).max // 4:
         raise WrongTensorError(f"{placed.datatype[:20]} of shape {str(list(placed.shape))[:60]}")
@@ -131,7 +131,8 @@ def take(placed: Placed, memory: memoryview) -> Array:
     if placed.datatype == "BOOL":  # any byte may lie there; a boolean is 0 or 1
         raw = np.frombuffer(memory, np.uint8, count, placed.offset)
         return np.asarray(raw != 0).reshape(placed.shape)
-    return np.frombuffer(memory, kind, count, placed.offset).reshape(placed.shape).copy()
+    found = np.frombuffer(memory, kind, count, placed.offset).reshape(placed.shape)
+    return found.copy() if copy else found
 
 
 def _texts(content: bytes, count: int, shape: Sequence[int]) -> Array:
