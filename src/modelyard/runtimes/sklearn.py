@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,14 +172,48 @@ def _check_types(found: Sequence[str], trusted: Sequence[str]) -> None:
 
 
 def settle(estimator: Any) -> Any:
-    """The estimator, with one job. Threads are sized by the server: an estimator's own `n_jobs` would start more."""
+    """The estimator, it and all that it holds with one job: threads are sized by the server, and `n_jobs` would start
+    more. PublishError("format_not_allowed") for one that would open files that its rows name."""
     parameters = getattr(estimator, "get_params", dict)(deep=True) if hasattr(estimator, "get_params") else {}
     jobs = {name: 1 for name in parameters if name.split("__")[-1] == "n_jobs"}
     if jobs:
         estimator.set_params(**jobs)
+    for part in held(estimator):
+        _settle_part(part)
     # Rows come as plain matrices in the order of the columns; the codec has matched the names already.
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
     return estimator
+
+
+def _settle_part(part: Any) -> None:
+    """What was fitted inside of another is no parameter of it, so it is settled by itself."""
+    from sklearn.feature_extraction.text import _VectorizerMixin
+
+    own = getattr(part, "__dict__", {})
+    if own.get("n_jobs") is not None:
+        own["n_jobs"] = 1
+    # Of "filename" it reads what a row names, of "file" what the row is: numbers of open files, or a path that a
+    # classifier before it answered.
+    if isinstance(part, _VectorizerMixin) and not (type(own.get("input")) is str and own["input"] == "content"):
+        raise not_spoken("model", f"a {type(part).__name__} that reads files", 'Fit it with `input="content"`.')
+
+
+def held(root: Any) -> Iterator[Any]:
+    """An object, and all that it holds in attributes, lists, mappings and arrays of objects."""
+    waiting, seen = [root], set[int]()
+    while waiting:
+        each = waiting.pop()
+        if id(each) in seen or isinstance(each, str | bytes | int | float | type):
+            continue
+        seen.add(id(each))
+        yield each
+        if isinstance(each, Mapping):
+            waiting += [*each.keys(), *each.values()]
+        elif isinstance(each, list | tuple | set | frozenset):
+            waiting += each
+        elif isinstance(each, np.ndarray):
+            waiting += each.ravel().tolist() if each.dtype.hasobject else ()
+        waiting += getattr(each, "__dict__", {}).values()
 
 
 def estimator_signature(estimator: Any) -> Signature:

@@ -15,7 +15,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from skops.io import dump
+from skops.io import dump, get_untrusted_types
 
 from modelyard.core.errors import PublishError
 from modelyard.core.types import TensorSpec
@@ -23,7 +23,7 @@ from modelyard.models.manifest import Manifest
 from modelyard.models.report import CheckOptions
 from modelyard.runtimes import detect
 from modelyard.runtimes.check import check_files
-from modelyard.runtimes.sklearn import SklearnRuntime
+from modelyard.runtimes.sklearn import SklearnRuntime, held, read_estimator
 
 RUNTIME = SklearnRuntime()
 TREE = "sklearn.tree._tree.Tree"
@@ -124,3 +124,59 @@ def test_an_estimator_that_was_not_fitted_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PublishError) as refused:
         RUNTIME.inspect(_save(Ridge(), tmp_path / "m"), "model.skops", {})
     assert refused.value.code == "format_not_allowed"
+
+
+def _reading(path: str) -> Any:
+    """A classifier that answers whether a file of the server holds the letter "x": a first one answers its name for
+    every row, a vectorizer opens what it is given. All of types that skops trusts by itself."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.dummy import DummyClassifier
+    from sklearn.ensemble import StackingClassifier
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    rows, target = np.arange(40.0).reshape(20, 2), np.arange(20) % 2
+    reader = CountVectorizer(input="content", vocabulary={"x": 0}, analyzer="char")
+    last = make_pipeline(ColumnTransformer([("text", reader, 0)]), LogisticRegression())
+    last.fit(np.array([["x"], ["y"]] * 10, dtype=object), target)
+    stacked = StackingClassifier([("name", DummyClassifier())], LogisticRegression(), stack_method="predict")
+    stacked.fit(rows, target)
+    stacked.estimators_[0].classes_ = np.array([path, path], dtype=object)
+    last[0].transformers_[0][1].input = "filename"
+    stacked.final_estimator_, stacked.named_estimators_ = last, {}
+    return stacked
+
+
+@pytest.mark.parametrize("kind", ["filename", "file"])
+def test_an_estimator_that_opens_what_its_rows_name_is_refused(tmp_path: Path, kind: str) -> None:
+    """P8: types that are trusted, deep inside of one another, still read any file for whoever asks: they never run."""
+    secret = tmp_path / "secret"
+    secret.write_text("xyz")
+    estimator = _reading(str(secret))
+    estimator.final_estimator_[0].transformers_[0][1].input = kind
+    folder = tmp_path / "m"
+    folder.mkdir()
+    dump(estimator, folder / "model.skops")
+    assert get_untrusted_types(file=folder / "model.skops") == []
+    with pytest.raises(PublishError) as refused:
+        RUNTIME.inspect(folder, "model.skops", {})
+    assert refused.value.code == "format_not_allowed"
+    assert "CountVectorizer" in refused.value.message
+
+
+def test_what_was_fitted_inside_has_one_job_too(tmp_path: Path) -> None:
+    """A fitted part is no parameter of what holds it."""
+    from sklearn.ensemble import VotingClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+
+    rows, target = np.arange(40.0).reshape(20, 2), np.arange(20) % 2
+    voting = VotingClassifier([("near", KNeighborsClassifier(n_jobs=8)), ("line", LogisticRegression())])
+    voting.fit(rows, target)
+    folder = tmp_path / "m"
+    folder.mkdir()
+    dump(voting, folder / "model.skops")
+    types = tuple(get_untrusted_types(file=folder / "model.skops"))
+    found = read_estimator(folder / "model.skops", {"trusted_types": types})
+    assert [part.n_jobs for part in held(found) if hasattr(part, "n_jobs")].count(8) == 0
