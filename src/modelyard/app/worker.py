@@ -63,8 +63,6 @@ from modelyard.storage.file.kept import KeptAnswers
 from modelyard.storage.file.secret import installation_secret
 from modelyard.telemetry.logs import emit
 
-ACCEPT_AFTER_S = 5.0
-"""A first worker accepts after this long even if models are still loading: health must be able to say so."""
 RESERVED_DESCRIPTORS = 64
 """Beside connections: spool, database, models, pipes, and those that are being refused."""
 TEND_EVERY_S = 0.5
@@ -144,7 +142,7 @@ async def _main(settings: Settings, handles: Handles) -> None:
         notes = RunNotes(board.runs(handles.slot), UnhealthyVersions(folder.unhealthy), clock)
         _judge(notes, settings, folder, board)
         snapshots = _snapshots(settings, services, background, board, handles.slot, clock, notes)
-        await _first_snapshot(loop, background, snapshots, predictor, handles.successor)
+        await snapshots.first(predictor, handles.successor)
         follow = loop.create_task(snapshots.follow(predictor))
         refusals = loop.create_task(follow_refusals(services, background))
         keeping = loop.create_task(usage.follow(predictor, background))
@@ -261,16 +259,6 @@ def _snapshots(
         changes=board.changes,
         ready_when_empty=settings.http.ready_when_empty,
     )
-
-
-async def _first_snapshot(
-    loop: asyncio.AbstractEventLoop, executor: Executor, snapshots: Snapshots, predictor: Predictor, successor: bool
-) -> None:
-    """A successor accepts nothing before it can answer everything; a first worker does not wait for ever."""
-    first = loop.run_in_executor(executor, snapshots.start, predictor)
-    done, _ = await asyncio.wait((first,), timeout=None if successor else ACCEPT_AFTER_S)
-    for future in done:
-        future.result()
 
 
 def _worker(

@@ -39,3 +39,6 @@ class ModelsSettings(Section):
     unhealthy_deaths: int = Field(5, ge=1, description="Workers, or jailed processes, that may die in a version's run.")
     unhealthy_within_s: float = Field(60, gt=0, description="The time in which those deaths count.")
     max_threads: int | None = Field(None, ge=1, description="Threads for numeric libraries; from the cgroup if unset.")
+    parallel_loads: int | None = Field(
+        None, ge=1, le=64, description="Versions that a worker loads at once; as many as it has processors, at most 4."
+    )

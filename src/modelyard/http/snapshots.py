@@ -16,8 +16,7 @@ from modelyard.auth.ports import KeySnapshot, KeyStore
 from modelyard.auth.table import KeyTable
 from modelyard.core.events import Event
 from modelyard.core.settings import SnapshotSettings
-from modelyard.core.types import Servable
-from modelyard.models.ports import Registry, Version
+from modelyard.models.ports import Key, Loads, Registry, Version
 from modelyard.predict import Predictor
 from modelyard.routing.ports import Endpoint, EndpointStore
 from modelyard.routing.table import RoutingTable
@@ -25,22 +24,31 @@ from modelyard.routing.table import RoutingTable
 log = structlog.get_logger()
 
 RING_INTERVAL_S = 0.01
-"""How often the loop looks whether the board was rung: a read of eight bytes."""
+"""How often the loop looks whether the board was rung, or a load ended: a read of eight bytes, and of a number."""
 RETRY_S = 5.0
 """How long after a load that left out a version with traffic the loader is asked again."""
+LOOK_S = 1.0
+"""How often the first snapshot looks at its loads, should it have missed the end of one."""
+ACCEPT_AFTER_S = 5.0
+"""A first worker accepts after this long even if no model is loaded yet: health must be able to say so."""
+ACCEPT_SOME_AFTER_S = 1.0
+"""And after this long once there is a model that answers: the usual small ones are all there by then."""
 
 
 class Loader(Protocol):
     """What loads versions; `models.catalog.Catalog`."""
 
-    def refresh(self, versions: tuple[Version, ...]) -> None:
-        """Loads what is new, blocking; failures are kept, not raised."""
+    def begin(self, versions: tuple[Version, ...], routed: frozenset[Key]) -> None:
+        """Has what is new loaded, first what is routed, and returns at once; failures are kept, not raised."""
 
-    def servables(self) -> dict[tuple[str, str], Servable]:
-        """What is loaded, warm and healthy."""
+    def state(self) -> Loads:
+        """What is loaded, warm and healthy, and what is on its way."""
 
-    def unhealthy(self) -> frozenset[tuple[str, str]]:
-        """What must not be loaded."""
+    def changes(self) -> int:
+        """A number that differs after each load that ends."""
+
+    def wait(self, changes: int, timeout_s: float) -> None:
+        """Returns when that number is another one, or after the time."""
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -55,8 +63,9 @@ class Seen(msgspec.Struct, frozen=True):
 class Snapshots:
     """Keeps one worker's predictor at the newest snapshot.
 
-    Keys follow within a poll, whatever is being loaded. A new routing table is put in place only when every version
-    it sends traffic to is loaded, or failed to load; until then the old one serves.
+    Keys follow within a poll, whatever is being loaded. An endpoint follows once every version that it sends traffic
+    to is loaded, or failed to load; until then it serves as it did, and the others are not held up. A snapshot is
+    applied when nothing of it is being loaded any more.
     """
 
     def __init__(
@@ -82,8 +91,9 @@ class Snapshots:
         self._changes = changes
         self._empty_reason = "" if ready_when_empty else "no model is published"
         self._latest: Seen | None = None
-        self._loading: asyncio.Task[None] | None = None
-        self._loaded_s = 0.0
+        self._begun: Seen | None = None
+        self._begun_s = 0.0
+        self._settled = -1
         self._order = threading.Lock()
 
     def read(self) -> Seen:
@@ -94,58 +104,77 @@ class Snapshots:
             if self._keys.version() == version:
                 return seen
 
-    def table(self, seen: Seen) -> RoutingTable:
-        """Loads what is new and gives the routing table of a snapshot; blocking, for a thread."""
-        self._loader.refresh(seen.versions)
-        known = [(version.model, version.version) for version in seen.versions]
-        unhealthy = self._loader.unhealthy()
-        return RoutingTable(seen.version, seen.endpoints, self._loader.servables(), known, unhealthy)
-
     def start(self, predictor: Predictor) -> None:
-        """The first snapshot, blocking."""
-        seen = self.read()
-        self._install_keys(predictor, seen)
-        self._install_table(predictor, self.table(seen))
+        """The first snapshot, blocking until everything is loaded or failed; what is ready serves before."""
+        self._install_keys(predictor, self.read())
+        self._begin(predictor)
+        while True:
+            changes = self._loader.changes()
+            if self._advance(predictor):
+                return
+            self._loader.wait(changes, LOOK_S)
+
+    async def first(self, predictor: Predictor, successor: bool) -> None:
+        """Starts, and returns when the worker should accept. A successor accepts nothing before it can answer
+        everything; a first worker waits for no slow model while there is a quick one, and for none for ever."""
+        loop = asyncio.get_running_loop()
+        starting = loop.run_in_executor(self._executor, self.start, predictor)
+        begun = loop.time()
+        while not starting.done():
+            waited_s = loop.time() - begun
+            enough_s = ACCEPT_SOME_AFTER_S if predictor.table.servables else ACCEPT_AFTER_S
+            if not successor and waited_s >= enough_s:
+                return
+            await asyncio.wait((starting,), timeout=0.05)
+        starting.result()
 
     async def follow(self, predictor: Predictor) -> None:
         """Polls for ever; keeps what it has while the database is away."""
-        rung = self._changes()
+        rung, loads = self._changes(), -1
         looked = 0.0
         while True:
             await asyncio.sleep(RING_INTERVAL_S)
-            changes = self._changes()
-            if changes == rung and time.monotonic() - looked < self._settings.poll_interval_s:
+            changes, loaded = self._changes(), self._loader.changes()
+            is_time = changes != rung or time.monotonic() - looked >= self._settings.poll_interval_s
+            if not is_time and loaded == loads:
                 continue
-            rung, looked = changes, time.monotonic()
             try:
-                await self._look(predictor)
+                if is_time:
+                    rung, looked = changes, time.monotonic()
+                if (is_time and await self._look(predictor)) or loaded != loads:
+                    loads = loaded
+                    self._advance(predictor)
             except Exception as error:
                 _say_failed(error)
 
-    async def _look(self, predictor: Predictor) -> None:
-        """Keys at once, whatever is being loaded; models behind it, one load at a time."""
+    async def _look(self, predictor: Predictor) -> bool:
+        """Keys at once, whatever is being loaded; then the loads of what is new. Whether anything is."""
         loop = asyncio.get_running_loop()
         version = await loop.run_in_executor(self._executor, self._keys.version)
         predictor.fresh_s = time.monotonic()
         if self._latest is None or version != self._latest.version:
             seen = await loop.run_in_executor(self._executor, self.read)
             self._install_keys(predictor, seen)
-        if self._loading is None and self._latest is not None and self._is_due(predictor, self._latest):
-            self._loading = loop.create_task(self._load(predictor, self._latest))
+        if not self._is_due(predictor):
+            return False
+        await loop.run_in_executor(self._executor, self._begin, predictor)
+        return True
 
-    def _is_due(self, predictor: Predictor, seen: Seen) -> bool:
-        if predictor.table.version != seen.version or predictor.table.unhealthy != self._loader.unhealthy():
+    def _is_due(self, predictor: Predictor) -> bool:
+        if self._begun is not self._latest or predictor.table.unhealthy != self._loader.state().unhealthy:
             return True
-        return bool(_not_loaded(predictor.table)) and time.monotonic() - self._loaded_s > RETRY_S
+        return bool(_not_loaded(predictor.table)) and time.monotonic() - self._begun_s > RETRY_S
 
-    async def _load(self, predictor: Predictor, seen: Seen) -> None:
-        try:
-            table = await asyncio.get_running_loop().run_in_executor(self._executor, self.table, seen)
-            self._install_table(predictor, table)
-        except Exception as error:
-            _say_failed(error)
-        finally:
-            self._loading = None
+    def _begin(self, predictor: Predictor) -> None:
+        """Has the newest snapshot's versions loaded: first those that have traffic, or have it by now."""
+        with self._order:
+            seen = self._latest
+        if seen is not None:
+            routed = _routed(seen.endpoints) | _routed(tuple(predictor.table.endpoints.values()))
+            self._loader.begin(seen.versions, routed)
+            with self._order:
+                if self._begun is None or seen.version >= self._begun.version:
+                    self._begun, self._begun_s = seen, time.monotonic()
 
     def _install_keys(self, predictor: Predictor, seen: Seen) -> None:
         with self._order:
@@ -153,32 +182,66 @@ class Snapshots:
                 self._latest = seen
                 predictor.keys = KeyTable(seen.keys)
 
-    def _install_table(self, predictor: Predictor, table: RoutingTable) -> None:
-        """Puts the table in place, unless a newer one is; from then on this worker answers by its version."""
+    def _advance(self, predictor: Predictor) -> bool:
+        """Puts in place what can answer by now; whether nothing is on its way any more."""
         with self._order:
-            if table.version < predictor.table.version:
-                return
-            predictor.table = table
-        self._loaded_s = predictor.fresh_s = time.monotonic()
-        self.ready_reason = _not_loaded(table) if table.endpoints else self._empty_reason
-        self._applied(table.version)
-        log.info(
-            Event.SNAPSHOT_APPLIED,
-            version=table.version,
-            endpoints=len(table.endpoints),
-            models=len(table.servables),
-        )
+            seen = self._begun
+            if seen is None:
+                return False
+            loads = self._loader.state()
+            pending = loads.pending & {(version.model, version.version) for version in seen.versions}
+            table = _table(seen, loads, predictor.table)
+            if not _same(table, predictor.table):
+                predictor.table = table
+                predictor.fresh_s = time.monotonic()
+                _say_applied(table)
+            # A new model that is being loaded makes no server unready; at the start nothing else can be told.
+            unloaded = _not_loaded(table, pending if self._settled >= 0 else frozenset())
+            self.ready_reason = unloaded if table.endpoints else self._empty_reason
+            if not pending and seen.version > self._settled:
+                self._settled = seen.version
+                self._applied(seen.version)
+            return not pending
 
 
 def _say_failed(error: Exception) -> None:
     log.warning(Event.SNAPSHOT_FAILED, error=type(error).__name__, reason=str(error)[:300])
 
 
-def _not_loaded(table: RoutingTable) -> str:
+def _say_applied(table: RoutingTable) -> None:
+    log.info(Event.SNAPSHOT_APPLIED, version=table.version, endpoints=len(table.endpoints), models=len(table.servables))
+
+
+def _table(seen: Seen, loads: Loads, before: RoutingTable) -> RoutingTable:
+    """The table of a snapshot, as far as it can be by now: an endpoint whose new versions are being loaded stays as it
+    is, all of it; a new one is there, and says that it is not ready."""
+    endpoints = [_endpoint(new, before.endpoints.get(new.name), loads.pending) for new in seen.endpoints]
+    known = [(version.model, version.version) for version in seen.versions]
+    return RoutingTable(seen.version, endpoints, loads.servables, known, loads.unhealthy)
+
+
+def _endpoint(new: Endpoint, old: Endpoint | None, pending: frozenset[Key]) -> Endpoint:
+    return new if old is None or old.model != new.model or pending.isdisjoint(_routed((new,))) else old
+
+
+def _routed(endpoints: tuple[Endpoint, ...]) -> frozenset[Key]:
+    """The versions that have traffic."""
+    return frozenset((one.model, version) for one in endpoints for version, share in one.weights if share > 0)
+
+
+def _same(table: RoutingTable, other: RoutingTable) -> bool:
+    """Whether the tables route alike; a servable is compared by what it is, not by what it holds."""
+    if (table.version, table.endpoints, table.unhealthy) != (other.version, other.endpoints, other.unhealthy):
+        return False
+    ours, theirs = table.servables, other.servables
+    return ours.keys() == theirs.keys() and all(ours[key] is theirs[key] for key in ours)
+
+
+def _not_loaded(table: RoutingTable, ignored: frozenset[Key] = frozenset()) -> str:
     """Which version with traffic is missing; empty if none is. One that is unhealthy keeps no other from serving."""
     for endpoint in table.endpoints.values():
         for version, share in endpoint.weights:
             key = (endpoint.model, version)
-            if share > 0 and key not in table.servables and key not in table.unhealthy:
+            if share > 0 and key not in table.servables and key not in table.unhealthy and key not in ignored:
                 return f"version `{version}` of the model `{endpoint.model}` is not loaded"
     return ""

@@ -57,7 +57,8 @@ def load_servable(
 ) -> Servable:
     """The version, verified against its manifest, loaded, warmed and checked; UnavailableError("model_not_ready") if
     a file is not the published one, PublishError if it cannot be loaded, or if its signature does not hold or is not
-    one that the settings ask for. `measuring` is held while runs are timed."""
+    one that the settings ask for. `measuring` is held while runs are timed: a model that warms up slowly keeps no other
+    from its own warm-up."""
     verify(version, folder)
     _permit(version.manifest, Trust.of(settings.models).examine_folder(folder, version.manifest.files), settings)
     options = {
@@ -69,9 +70,8 @@ def load_servable(
     manifest = version.manifest
     loaded = runtime.load(folder, manifest, options)
     try:
-        with measuring or nullcontext():
-            example = decode_example(manifest.signature, manifest.example)
-            profile = check_load(loaded, example, loop_bound_us(manifest.format, settings), clock)
+        example = decode_example(manifest.signature, manifest.example)
+        profile = check_load(loaded, example, loop_bound_us(manifest.format, settings), clock, measuring)
     except BaseException:
         loaded.close()
         raise
@@ -150,25 +150,37 @@ def decode_example(signature: Signature, example: Mapping[str, Any] | None) -> T
         ) from None
 
 
-def check_load(loaded: LoadedModel, example: Tensors | None, max_loop_run_us: float, clock: Clock) -> LoadProfile:
+def check_load(
+    loaded: LoadedModel,
+    example: Tensors | None,
+    max_loop_run_us: float,
+    clock: Clock,
+    measuring: AbstractContextManager[Any] | None = None,
+) -> LoadProfile:
     """Warms the model up, measures it, and leaves it compact (hot path contract, "A batch never mixes callers").
+    `measuring` is entered for each measurement.
 
     PublishError("example_failed") if the example fails; ("warm_up_failed") if there is none and no made-up row runs.
     """
     if example is not None:
         _try_example(loaded, example)
     rows = _working_rows(loaded, example, FEW_ROWS)
+
+    def timed(inputs: Tensors) -> tuple[float, float]:
+        with measuring or nullcontext():
+            return _time_us(loaded, inputs, clock)
+
     if not is_batchable(loaded.signature):
-        run_us, least_us = _time_us(loaded, rows, clock)
+        run_us, least_us = timed(rows)
         loaded.compact(rows)
         return LoadProfile(False, least_us <= max_loop_run_us, run_us, run_us)
-    one_us, _ = _time_us(loaded, _slice(rows, 0, 1), clock)
+    one_us, _ = timed(_slice(rows, 0, 1))
     count = max(FEW_ROWS, min(ROWS, int(LARGE_RUN_US / max(one_us, 1.0))))
     if count > FEW_ROWS:
         rows = _working_rows(loaded, example, count)
     batched = _rows_are_independent(loaded, rows)
     many = {name: np.resize(array, (count, *array.shape[1:])) for name, array in rows.items()}
-    many_us, least_us = (us * ROWS / count for us in _time_us(loaded, many, clock))
+    many_us, least_us = (us * ROWS / count for us in timed(many))
     loaded.compact(_slice(rows, 0, 1))
     return LoadProfile(batched, least_us <= max_loop_run_us, one_us, many_us)
 

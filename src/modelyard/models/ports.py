@@ -9,11 +9,14 @@ from typing import Any, Protocol
 
 import msgspec
 
-from modelyard.core.types import LoadedModel, Signature
+from modelyard.core.types import LoadedModel, Servable, Signature
 from modelyard.models.manifest import Manifest
 
 UNSAFE_FORMATS = frozenset({"python", "pickle"})
 """Formats whose files are programs: only where models.unsafe_formats allows them, of a trusted signer, in a jail."""
+
+Key = tuple[str, str]
+"""Model and version."""
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -58,6 +61,14 @@ class ArtifactStore(Protocol):
 
     def has(self, digest: str) -> bool:
         """Whether the version is there, complete."""
+
+
+class Loads(msgspec.Struct, frozen=True):
+    """What a worker holds at one moment. `pending` waits for its load, or is in it."""
+
+    servables: Mapping[Key, Servable]
+    pending: frozenset[Key] = frozenset()
+    unhealthy: frozenset[Key] = frozenset()
 
 
 class Inspection(msgspec.Struct, frozen=True):

@@ -17,37 +17,50 @@ from modelyard.core.errors import AuthenticationError, UnavailableError
 from modelyard.core.settings import SnapshotSettings
 from modelyard.core.types import Servable
 from modelyard.http.snapshots import Snapshots
-from modelyard.models.ports import Version
+from modelyard.models.ports import Loads, Version
 from modelyard.routing.table import RoutingTable
 from modelyard.testing import MemoryKeyStore, MemoryRegistry, SnapshotVersion, servable, version
 
 
 class StubLoader:
-    """Loads at once, or when `go` is set; `failing` versions never."""
+    """Loads at once, or when `go` is set; `slow` versions when their own event is; `failing` ones never."""
 
     def __init__(self) -> None:
         self.go = threading.Event()
         self.go.set()
         self.loading = threading.Event()
         self.failing: set[str] = set()
+        self.slow: dict[str, threading.Event] = {}
         self.marked: set[tuple[str, str]] = set()
+        self.routed: frozenset[tuple[str, str]] = frozenset()
         self._loaded: dict[tuple[str, str], Servable] = {}
+        self._known: set[tuple[str, str]] = set()
 
-    def refresh(self, versions: tuple[Version, ...]) -> None:
-        """Loads what is new."""
+    def begin(self, versions: tuple[Version, ...], routed: frozenset[tuple[str, str]]) -> None:
+        """Queues what is new."""
+        self.routed = routed
+        self._known |= {(one.model, one.version) for one in versions}
         self.loading.set()
-        assert self.go.wait(10)
-        for one in versions:
-            if one.version not in self.failing:
-                self._loaded.setdefault((one.model, one.version), servable(model=one.model, version=one.version))
 
-    def servables(self) -> dict[tuple[str, str], Servable]:
-        """What is loaded and healthy."""
-        return {key: one for key, one in self._loaded.items() if key not in self.marked}
+    def state(self) -> Loads:
+        """What is loaded and healthy; what waits for its event is pending."""
+        pending = {key for key in self._known - self._loaded.keys() if not self._may(key[1])}
+        for key in self._known - self._loaded.keys() - pending:
+            if key[1] not in self.failing:
+                self._loaded[key] = servable(model=key[0], version=key[1])
+        healthy = {key: one for key, one in self._loaded.items() if key not in self.marked}
+        return Loads(healthy, frozenset(pending), frozenset(self.marked))
 
-    def unhealthy(self) -> frozenset[tuple[str, str]]:
-        """What is marked."""
-        return frozenset(self.marked)
+    def changes(self) -> int:
+        """Grows as events are set."""
+        return int(self.go.is_set()) + sum(event.is_set() for event in self.slow.values()) + len(self._known)
+
+    def wait(self, changes: int, timeout_s: float) -> None:
+        """Waits for what holds the loads up, if that is one event."""
+        (self.go if not self.go.is_set() else next(iter(self.slow.values()))).wait(min(timeout_s, 0.01))
+
+    def _may(self, version: str) -> bool:
+        return self.go.is_set() and (version not in self.slow or self.slow[version].is_set())
 
 
 class StubPredictor:
@@ -235,41 +248,6 @@ def test_a_read_is_of_one_version(yard: Yard, monkeypatch: pytest.MonkeyPatch) -
     assert [one.version for one in seen.versions] == ["1", "2"]
 
 
-def test_a_slow_first_load_does_not_bring_an_old_key_back(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A first snapshot whose models are still being loaded when a newer one is followed: a key that was revoked
-    meanwhile stays out when that first load ends."""
-    key = yard.issuer.create("acme")
-    text = key.text.get_secret_value()
-    gates, calls = [threading.Event(), threading.Event()], iter((0, 1))
-    entered = [threading.Event(), threading.Event()]
-
-    def refresh(_: tuple[Version, ...]) -> None:
-        number = next(calls, 1)
-        entered[number].set()
-        assert gates[number].wait(10)
-
-    monkeypatch.setattr(yard.loader, "refresh", refresh)
-    first = threading.Thread(target=yard.snapshots.start, args=(yard.predictor,))
-    first.start()
-    assert entered[0].wait(10)
-
-    async def test() -> None:
-        try:
-            yard.issuer.revoke(key.key.id)
-            yard.rung += 1
-            await until(entered[1].is_set)
-            assert not yard.knows(text)
-            gates[0].set()
-            await until(lambda: not first.is_alive())
-            assert not yard.knows(text)
-        finally:
-            for gate in gates:
-                gate.set()
-
-    following(yard, test)
-    first.join(10)
-
-
 def test_an_unhealthy_version_keeps_no_other_from_serving(yard: Yard) -> None:
     """K6: once a version is marked it is refused by its own code although no number in the database changed, the
     worker stays ready for the others, and a revived version comes back."""
@@ -290,5 +268,104 @@ def test_an_unhealthy_version_keeps_no_other_from_serving(yard: Yard) -> None:
         yard.rung += 1
         await until(lambda: not yard.predictor.table.unhealthy)
         assert yard.serves() == "1"
+
+    following(yard, test)
+
+
+def test_a_slow_first_load_does_not_bring_an_old_key_back(yard: Yard) -> None:
+    """A first snapshot whose models are still being loaded when a newer one is followed: a key that was revoked
+    meanwhile stays out when that first load ends."""
+    key = yard.issuer.create("acme")
+    text = key.text.get_secret_value()
+    yard.loader.go.clear()
+    yard.publish("2")
+    first = threading.Thread(target=yard.snapshots.start, args=(yard.predictor,))
+    first.start()
+
+    async def test() -> None:
+        await until(lambda: yard.knows(text))
+        yard.issuer.revoke(key.key.id)
+        yard.rung += 1
+        await until(lambda: not yard.knows(text))
+        assert first.is_alive()
+        yard.loader.go.set()
+        await until(lambda: not first.is_alive())
+        assert not yard.knows(text)
+
+    following(yard, test)
+    first.join(10)
+
+
+def publish_model(yard: Yard, model: str, name: str) -> None:
+    """A version of another model."""
+    yard.registry.add_version(version(model, name, f'{{"k": {len(model)}}}'.encode()))
+
+
+def test_a_start_serves_the_quick_while_the_slow_loads() -> None:
+    """P9: with one quick and one slow model the quick one answers at once, the slow one says that it is not ready,
+    the worker accepts although it says that it is not ready as a whole, and is ready in the end."""
+    with ThreadPoolExecutor(2) as executor:
+        yard = Yard(executor)
+        yard.loader.slow["9"] = threading.Event()
+        yard.publish("1")
+        publish_model(yard, "slow", "9")
+
+        async def test() -> None:
+            await asyncio.wait_for(yard.snapshots.first(yard.predictor, successor=False), 4)
+            assert yard.serves() == "1"
+            with pytest.raises(UnavailableError) as refused:
+                yard.predictor.table.route("slow", None, "id")
+            assert (refused.value.code, refused.value.retry_after_s) == ("model_not_ready", 1.0)
+            assert "model `slow`" in yard.snapshots.ready_reason
+            assert yard.applied == []
+            yard.loader.slow["9"].set()
+            await until(lambda: yard.snapshots.ready_reason == "")
+            assert yard.predictor.table.route("slow", None, "id").servable.version == "9"
+            await until(lambda: yard.applied == [yard.keys.version()])
+
+        try:
+            following(yard, test)
+        finally:
+            yard.loader.slow["9"].set()
+
+
+def test_a_successor_accepts_nothing_before_all_is_there() -> None:
+    """P2: a worker that replaces another one waits for the slow model too."""
+    with ThreadPoolExecutor(2) as executor:
+        yard = Yard(executor)
+        yard.loader.slow["9"] = threading.Event()
+        yard.publish("1")
+        publish_model(yard, "slow", "9")
+
+        async def test() -> None:
+            first = asyncio.ensure_future(yard.snapshots.first(yard.predictor, successor=True))
+            await until(lambda: "tree" in yard.predictor.table.endpoints)
+            assert not first.done()
+            yard.loader.slow["9"].set()
+            await asyncio.wait_for(first, 10)
+            assert yard.snapshots.ready_reason == ""
+
+        asyncio.run(test())
+
+
+def test_a_slow_load_holds_up_no_other_endpoint(yard: Yard) -> None:
+    """While a new model loads, the worker stays ready, another endpoint's switch takes effect, and an endpoint whose
+    new version loads keeps its old weights, whole (P6)."""
+    yard.loader.slow["9"] = threading.Event()
+
+    async def test() -> None:
+        publish_model(yard, "slow", "9")
+        yard.publish("2")
+        yard.registry.endpoints.set_traffic("tree", (("2", 100),))
+        await until(lambda: yard.serves() == "2")
+        assert yard.snapshots.ready_reason == ""
+        assert ("slow", "9") in yard.loader.routed
+        yard.publish("9")
+        yard.registry.endpoints.set_traffic("tree", (("9", 50), ("2", 50)))
+        await until(lambda: ("tree", "9") in yard.loader.routed)
+        assert yard.predictor.table.endpoints["tree"].weights == (("2", 100),)
+        yard.loader.slow["9"].set()
+        await until(lambda: yard.predictor.table.endpoints["tree"].weights == (("9", 50), ("2", 50)))
+        await until(lambda: yard.applied[-1] == yard.keys.version())
 
     following(yard, test)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,8 +15,9 @@ import pytest
 from modelyard.core.errors import NotFoundError, UnavailableError
 from modelyard.core.settings import load_settings
 from modelyard.models.catalog import RETRY_S, Catalog
+from modelyard.models.manifest import Manifest
 from modelyard.models.ports import Version
-from modelyard.testing import FakeClock, MemoryArtifactStore, StubRuntime, version
+from modelyard.testing import FakeClock, MemoryArtifactStore, StubModel, StubRuntime, version
 
 
 def _put(artifacts: MemoryArtifactStore, folder: Path, made: Version, content: bytes) -> Version:
@@ -108,3 +113,109 @@ def test_files_are_held_while_a_version_is_loaded(shelf: Shelf) -> None:
     assert +shelf.artifacts.in_use == {shelf.two.digest: 1}
     shelf.catalog.close()
     assert not +shelf.artifacts.in_use
+
+
+class GatedRuntime(StubRuntime):
+    """Loads a version when its gate is open; `order` lists what began to load."""
+
+    def __init__(self) -> None:
+        self.gates: dict[str, threading.Event] = {}
+        self.order: list[str] = []
+        self.at_once = self.most = 0
+        self._lock = threading.Lock()
+
+    def load(self, folder: Path, manifest: Manifest, options: Mapping[str, Any]) -> StubModel:
+        """The model, once its gate is open."""
+        name = manifest.provenance["name"]
+        with self._lock:
+            self.order.append(name)
+            self.at_once += 1
+            self.most = max(self.most, self.at_once)
+        assert self.gates.get(name, _OPEN).wait(10)
+        with self._lock:
+            self.at_once -= 1
+        return super().load(folder, manifest, options)
+
+
+_OPEN = threading.Event()
+_OPEN.set()
+
+
+class Gate:
+    """A catalog whose loads end when the test says so."""
+
+    def __init__(self, folder: Path, **models: Any) -> None:
+        self.folder = folder
+        self.artifacts, self.clock, self.runtime = MemoryArtifactStore(), FakeClock(), GatedRuntime()
+        settings = load_settings(data=folder / "data", **{f"models.{name}": value for name, value in models.items()})
+        self.catalog = Catalog(self.artifacts, {"stub": self.runtime}, settings, self.clock)
+
+    def put(self, model: str, name: str, size: int = 0, closed: bool = False, at: float = 0.0) -> Version:
+        """A version of about this many bytes, its gate open or closed."""
+        content = json.dumps({"k": 2.0, "fill": "x" * size}).encode()
+        made = version(model, name, content, created_at=at, provenance={"name": f"{model}/{name}"})
+        if closed:
+            self.runtime.gates[f"{model}/{name}"] = threading.Event()
+        return _put(self.artifacts, self.folder, made, content)
+
+    def open(self, name: str) -> None:
+        """Lets a load go on."""
+        self.runtime.gates[name].set()
+
+
+def _ends(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.005)
+
+
+def test_a_slow_load_holds_up_no_other(tmp_path: Path) -> None:
+    """`begin` returns at once; a quick version is loaded while a slow one is on its way, and says so."""
+    gate = Gate(tmp_path, parallel_loads=2)
+    slow, quick = gate.put("slow", "1", closed=True), gate.put("quick", "1", size=100)
+    changes = gate.catalog.changes()
+    gate.catalog.begin((slow, quick), {("slow", "1"), ("quick", "1")})
+    gate.catalog.wait(changes, 10)
+    _ends(lambda: ("quick", "1") in gate.catalog.state().servables)
+    assert gate.catalog.state().pending == {("slow", "1")}
+    with pytest.raises(UnavailableError):
+        gate.catalog.get("slow", "1")
+    gate.open("slow/1")
+    _ends(lambda: gate.catalog.state().pending == frozenset())
+    assert gate.catalog.get("slow", "1").version == "1"
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_loads_are_bounded_and_in_order(tmp_path: Path, width: int) -> None:
+    """`models.parallel_loads` at once; what has traffic first, then the smaller ones."""
+    gate = Gate(tmp_path, parallel_loads=width)
+    made = [gate.put("m", str(n), size=1000 * n, closed=width > 1) for n in (5, 3, 4, 1, 2)]
+    routed = {("m", "5"), ("m", "4")}
+    gate.catalog.begin(made, routed)
+    if width > 1:
+        _ends(lambda: len(gate.runtime.order) == width)
+        for n in range(1, 6):
+            gate.open(f"m/{n}")
+    gate.catalog.refresh(made, routed)
+    assert gate.runtime.most == width
+    assert len(gate.runtime.order) == 5
+    if width == 1:
+        assert gate.runtime.order == ["m/4", "m/5", "m/1", "m/2", "m/3"]
+
+
+def test_a_library_that_wants_to_leave_ends_its_load_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SystemExit from a load is that version's failure; the threads go on."""
+    gate = Gate(tmp_path, parallel_loads=1)
+    load = gate.runtime.load
+
+    def leave(folder: Path, manifest: Manifest, options: Mapping[str, Any]) -> StubModel:
+        if manifest.provenance["name"] == "bad/1":
+            raise SystemExit(3)
+        return load(folder, manifest, options)
+
+    monkeypatch.setattr(gate.runtime, "load", leave)
+    bad, good = gate.put("bad", "1"), gate.put("good", "1", size=10)
+    gate.catalog.refresh((bad, good))
+    assert set(gate.catalog.servables()) == {("good", "1")}
+    assert set(gate.catalog.failures()) == {("bad", "1")}
