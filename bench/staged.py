@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,13 @@ class NoJournal:
 
 
 async def main(data: Path, port: int, without: set[str]) -> None:
+    protocol = await worker_of(data, without, os.environ["BENCH_KEY"])
+    server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", port)
+    await server.serve_forever()
+
+
+async def worker_of(data: Path, without: set[str], key: str) -> Callable[[], Any]:
+    """What makes the protocol of a new connection to such a worker."""
     settings = settings_for(data, without)
     clock, loop = SystemClock(), asyncio.get_running_loop()
     services = open_services(settings)
@@ -69,7 +76,7 @@ async def main(data: Path, port: int, without: set[str]) -> None:
     catalog.refresh(services.registry.versions())
     keys: Any = KeyTable(services.key_store.snapshot())
     if "keys" in without:
-        keys = NoKeys(keys.authenticate(os.environ["BENCH_KEY"].encode(), 0.0))
+        keys = NoKeys(keys.authenticate(key.encode(), 0.0))
     limits: Any = NoLimits() if "limits" in without else SharedGcra.attach(SharedGcra.create(16), clock)
     spool = SpoolWriter(data / "staged-spool", 1, settings.journal, clock)
     next_id = PredictionIds(1).next
@@ -91,8 +98,7 @@ async def main(data: Path, port: int, without: set[str]) -> None:
     config = Config(refuse, ws="none", lifespan="off", access_log=False, log_config=None)
     config.load()
     protocol = bind(shared)
-    server = await loop.create_server(lambda: protocol(config, shared.state, {}, loop), "127.0.0.1", port)
-    await server.serve_forever()
+    return lambda: protocol(config, shared.state, {}, loop)
 
 
 def settings_for(data: Path, without: set[str]) -> Settings:
