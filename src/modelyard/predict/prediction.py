@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from modelyard.core.call import Answer, Call, RateState
-from modelyard.core.errors import DeadlineError, InternalError, ModelyardError
+from modelyard.core.errors import DeadlineError, InternalError, ModelyardError, UnavailableError
 from modelyard.core.events import Event
 from modelyard.core.types import AnswerContext, DecodedRequest, Servable, Tensors
 from modelyard.predict.road import Road
@@ -113,6 +113,11 @@ def broken(request_id: str) -> ModelyardError:
     """Our fault, logged with its traceback under the request's id; called while the exception is handled."""
     emit(Event.REQUEST_FAILED, "error", request_id=request_id, exc_info=True)
     return InternalError("internal", "Something broke here; the log has it under the request id.")
+
+
+def stopping() -> UnavailableError:
+    """The process ends before the request could be answered."""
+    return UnavailableError("shutting_down", "The server stops; the request was not answered.", retry_after_s=1.0)
 
 
 def timed_out(timeout_s: float) -> ModelyardError:

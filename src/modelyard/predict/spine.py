@@ -31,6 +31,7 @@ from modelyard.predict.prediction import (
     answer_together,
     broken,
     request_id_of,
+    stopping,
     timed_out,
 )
 from modelyard.predict.replay import Replays
@@ -182,11 +183,7 @@ class Predictor:
             p for p in self.in_flight if not p.settled and (now_s is None or p.submitted_s + self._timeout_s < now_s)
         ]
         for prediction in late:
-            prediction.error = (
-                UnavailableError("shutting_down", "The server stops; the request was not answered.", retry_after_s=1.0)
-                if now_s is None
-                else timed_out(self._timeout_s)
-            )
+            prediction.error = stopping() if now_s is None else timed_out(self._timeout_s)
         if late:
             self.settle(late)
 
@@ -263,29 +260,48 @@ class Predictor:
             except ModelyardError as error:
                 self._refuse(call, error, rate, road.principal.client)
                 return None
-        bounded = road.principal.quota_per_day is not None or road.principal.concurrency is not None
-        if bounded and (over := own_bounds(self.clients, road.principal)) is not None:
-            if call.head.idempotency and self._replays is not None:
-                self._replays.let_go(call, road.principal.client, prediction_id)
+        room = self._permits.take()
+        try:
+            full = self._batcher.full.get(id(route.servable)) if self._batcher.full else None
+            request_id = request_id_of(call.head.caller_request_id, prediction_id)
+            prediction = self._new(call, road, route, prediction_id, request_id, rate, at_ns)
+            over = own_bounds(self.clients, road.principal) if room and full is None else None
+        except Exception:
+            self._untake(call, road, prediction_id, room)
+            raise
+        if over is not None:
+            self._untake(call, road, prediction_id, room)
             self._refuse(call, over, told(over, rate), road.principal.client)
             return None
-        request_id = request_id_of(call.head.caller_request_id, prediction_id)
-        prediction = self._new(call, road, route, prediction_id, request_id, rate, at_ns)
-        prediction.client_permit = bounded and road.principal.concurrency is not None
+        prediction.client_permit = room and full is None and road.principal.concurrency is not None
         self.in_flight.add(prediction)
-        if not self._permits.take():
+        if not room:
             prediction.permit = False
             self._batcher.refuse(prediction, busy())
-        elif self._batcher.full and (full := self._batcher.full.get(id(prediction.servable))) is not None:
+        elif full is not None:
             self._batcher.refuse(prediction, full)
         elif not is_read_apart(call):
             return prediction
         else:
-            done = self._decoder.submit(self._read.apart, prediction, self._roads.table)
-            done.add_done_callback(
-                lambda future: self._loop.call_soon_threadsafe(self._decoded_apart, prediction, *future.result())
-            )
+            self._decode_apart(prediction)
         return None
+
+    def _untake(self, call: Call, road: Road, prediction_id: str, room: bool) -> None:
+        """The request was taken for a prediction, and becomes none."""
+        if room:
+            self._permits.release()
+        if call.head.idempotency and self._replays is not None:
+            self._replays.let_go(call, road.principal.client, prediction_id)
+
+    def _decode_apart(self, prediction: Prediction) -> None:
+        try:
+            done = self._decoder.submit(self._read.apart, prediction, self._roads.table)
+        except RuntimeError:  # it takes nothing more: the process is about to end
+            self._batcher.refuse(prediction, stopping())
+            return
+        done.add_done_callback(
+            lambda future: self._loop.call_soon_threadsafe(self._decoded_apart, prediction, *future.result())
+        )
 
     def _decode_group(self, group: Any, predictions: list[Prediction]) -> None:
         """Decodes what arrived for one version in one form, together where that is possible."""
