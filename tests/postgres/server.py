@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,14 +33,17 @@ host all all 127.0.0.1/32 trust
 class Server:
     """A running server, in a folder that its own user can read."""
 
-    def __init__(self, binaries: Path, folder: Path, primary: Server | None = None) -> None:
-        """Empty, or a standby that follows `primary`."""
+    def __init__(
+        self, binaries: Path, folder: Path, primary: Server | None = None, options: Sequence[str] = ()
+    ) -> None:
+        """Empty, or a standby that follows `primary`; `options` are settings of the server's, as `name=value`."""
         self._binaries = binaries
         self._data = folder / "data"
         self._log = folder / "log"
         self._folder = folder
         self._template: str | None = None
         self._tls = "off"
+        self._options = "".join(f" -c {option}" for option in options)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = int(free.getsockname()[1])
@@ -64,7 +67,7 @@ class Server:
 
     def start(self) -> None:
         """Starts it; returns once it answers."""
-        options = f"-h 127.0.0.1 -p {self.port} -k {self._folder} -c fsync=off -c ssl={self._tls}"
+        options = f"-h 127.0.0.1 -p {self.port} -k {self._folder} -c fsync=off -c ssl={self._tls}{self._options}"
         self._run("pg_ctl", "-D", self._data, "-w", "-l", self._log, "-o", options, "start")
 
     def stop(self) -> None:
@@ -99,9 +102,14 @@ class Server:
         """A standby takes writes from now on."""
         self._run("pg_ctl", "-D", self._data, "-w", "promote")
 
+    @property
+    def pid(self) -> int:
+        """Its first process, the parent of the others."""
+        return int((self._data / "postmaster.pid").read_text().split()[0])
+
     def _stopped(self) -> list[int]:
         """Its processes, the parent first, which is stopped: it forks nobody between the look and what follows."""
-        parent = int((self._data / "postmaster.pid").read_text().split()[0])
+        parent = self.pid
         os.kill(parent, signal.SIGSTOP)
         return [parent, *map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())]
 
@@ -175,8 +183,8 @@ def _binaries() -> Path | None:
 
 
 @contextmanager
-def serving(primary: Server | None = None) -> Iterator[Server]:
-    """A server that runs, and is gone afterwards; a standby of `primary`, if one is named."""
+def serving(primary: Server | None = None, options: Sequence[str] = ()) -> Iterator[Server]:
+    """A server that runs with these settings, and is gone afterwards; a standby of `primary`, if one is named."""
     binaries = _binaries()
     if binaries is None:
         pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
@@ -185,7 +193,7 @@ def serving(primary: Server | None = None) -> Iterator[Server]:
         if os.getuid() == 0:
             user = pwd.getpwnam(_UNPRIVILEGED)
             os.chown(folder, user.pw_uid, user.pw_gid)
-        server = Server(binaries, folder, primary)
+        server = Server(binaries, folder, primary, options)
         server.start()
         try:
             yield server

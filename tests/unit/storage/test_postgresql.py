@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import insert, make_url, text
+from sqlalchemy import event, insert, make_url, text
 
-from modelyard.core.errors import SettingsError, UnavailableError
+from modelyard.core.errors import InternalError, SettingsError, UnavailableError
 from modelyard.journal.ports import RecordFilter, SpoolPosition
+from modelyard.journal.record import PredictionRecord
 from modelyard.storage.sql import dialects, schema
 from modelyard.storage.sql.database import Database
 from modelyard.storage.sql.dialects import postgresql_connection
@@ -201,6 +202,42 @@ def test_a_text_that_postgresql_cannot_hold_does_not_stop_the_drain(database: Da
     log = SqlRecordLog(database)
     assert [log.get(name)["subject"] for name in ("p1", "p2")] == ["a\ufffdb", "\\N\t\n"]
     assert log.count(RecordFilter()) == 2
+
+
+def _statements(database: Database, records: Sequence[PredictionRecord]) -> tuple[int, str]:
+    """How many of these were inserted, and all that was said to the server meanwhile."""
+    said: list[str] = []
+
+    def hear(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        said.append(statement)
+
+    event.listen(database.engine, "before_cursor_execute", hear)
+    try:
+        return SqlRecordSink(database).store(records, SpoolPosition("f", 1)).inserted, " ".join(said)
+    finally:
+        event.remove(database.engine, "before_cursor_execute", hear)
+
+
+def test_only_a_batch_that_meets_known_ids_goes_by_a_table_of_its_own(database: Database) -> None:
+    """A batch of new records is copied straight into the log. One that came before, in part or whole, is stored all
+    the same, each record once, and nothing of the first try is left."""
+    records = [prediction_record(f"p{number:04}") for number in range(600)]
+    inserted, said = _statements(database, records[:500])
+    assert (inserted, "TEMPORARY" in said) == (500, False)
+    inserted, said = _statements(database, records)
+    assert (inserted, "TEMPORARY" in said) == (100, True)
+    assert SqlRecordLog(database).count(RecordFilter()) == 600
+    with database.read() as connection:
+        assert connection.scalar(text("SELECT count(DISTINCT id) FROM predictions")) == 600
+
+
+def test_what_the_table_refuses_otherwise_is_not_tried_another_way(database: Database) -> None:
+    """A name that is longer than its column is the batch's fault, and undoes it."""
+    records = [prediction_record("p1"), prediction_record("p2", client="c" * 300)]
+    with pytest.raises(InternalError):
+        _statements(database, records)
+    assert SqlRecordLog(database).count(RecordFilter()) == 0
+    assert SqlRecordSink(database).position("f") == 0
 
 
 @pytest.mark.parametrize(

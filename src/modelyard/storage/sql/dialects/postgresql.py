@@ -14,9 +14,10 @@ import math
 import os
 import re
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Float, Insert, Table, cast, create_engine, event, func
+from sqlalchemy import ColumnElement, Connection, Engine, Float, Insert, String, Table, cast, create_engine, event, func
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
@@ -50,6 +51,8 @@ _KEEPALIVE_PROBES = 3
 _PORT = re.compile(r"(?<=[^:]):\d*$")
 """SQLAlchemy takes `host:port` in the query of a URL that names several; an address of IPv6 has more colons."""
 _INCOMING = "modelyard_incoming"
+_KEY_TAKEN = "23505"
+"""unique_violation."""
 
 
 class PostgreSQL:
@@ -102,7 +105,9 @@ class PostgreSQL:
         return postgresql.insert(table).on_conflict_do_nothing()
 
     def append(self, table: Table, columns: Sequence[str]) -> Append:
-        """COPY into a table of this transaction, and from there what is new: the only way to COPY around conflicts.
+        """COPY straight into the table, which refuses the whole of it if a key is taken. Then it goes, once more, by
+        way of a table of this transaction, from which what is new is inserted: the only way to COPY around conflicts.
+        That is rare: a batch comes a second time after a crash.
 
         A text with a NUL, which PostgreSQL cannot hold, keeps U+FFFD in its place.
         """
@@ -110,12 +115,21 @@ class PostgreSQL:
         # Names of ours alone are put into these.
         taken = f"SELECT {names} FROM {table.name} WITH NO DATA"  # noqa: S608
         made = f"CREATE TEMPORARY TABLE {_INCOMING} ON COMMIT DROP AS {taken}"
-        copied = f"COPY {_INCOMING} ({names}) FROM STDIN"
         inserted = f"INSERT INTO {table.name} ({names}) SELECT {names} FROM {_INCOMING} ON CONFLICT DO NOTHING"  # noqa: S608
+        into_table, into_incoming = (f"COPY {name} ({names}) FROM STDIN" for name in (table.name, _INCOMING))
+        texts = itemgetter(*(place for place, name in enumerate(columns) if isinstance(table.c[name].type, String)))
 
         def append(connection: Connection, rows: Rows) -> int:
+            connection.exec_driver_sql(f"SAVEPOINT {_INCOMING}")
+            try:
+                _copy(connection, into_table, texts, rows)
+                return len(rows)
+            except DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) != _KEY_TAKEN:
+                    raise
+            connection.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_INCOMING}")
             connection.exec_driver_sql(made)
-            _copy(connection, copied, rows)
+            _copy(connection, into_incoming, texts, rows)
             return connection.exec_driver_sql(inserted).rowcount
 
         return append
@@ -201,14 +215,15 @@ def _bounds(kind: Kind, wait_ms: int, work_ms: int, long_ms: int) -> tuple[str, 
     )
 
 
-def _copy(connection: Connection, statement: str, rows: Rows) -> None:
+def _copy(connection: Connection, statement: str, texts: Callable[[Any], tuple[str, ...]], rows: Rows) -> None:
     import psycopg
 
     driver: Any = connection.connection.driver_connection
     try:
         with driver.cursor() as cursor, cursor.copy(statement) as copy:
             for row in rows:
-                copy.write_row(tuple(map(_storable, row)))
+                # One look at all texts together, because hardly any holds a NUL: a look at each cost as much as COPY.
+                copy.write_row(row if "\0" not in "".join(texts(row)) else tuple(map(_storable, row)))
     except psycopg.Error as error:
         if driver.closed:
             connection.invalidate(error)
@@ -216,7 +231,7 @@ def _copy(connection: Connection, statement: str, rows: Rows) -> None:
 
 
 def _storable(value: Any) -> Any:
-    return value.replace("\0", "\ufffd") if isinstance(value, str) and "\0" in value else value
+    return value.replace("\0", "\ufffd") if isinstance(value, str) else value
 
 
 _PREDICTION_LOG_VIEW_1 = """
