@@ -21,6 +21,7 @@ from modelyard.models.report import CheckOptions, Overrides, SignatureCompletion
 from modelyard.runtimes import detect
 from modelyard.runtimes.check import check_files
 from modelyard.runtimes.child import check_in_child
+from modelyard.runtimes.torch.guarded import guarded
 from modelyard.runtimes.torch.loaded import TorchModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.:DeprecationWarning")
@@ -168,6 +169,19 @@ def _target(name: str) -> Callable[[dict[str, bytes]], None]:
     return _program(lambda program: program["graph_module"]["graph"]["nodes"][0].update(target=name))
 
 
+def _argument(target: str, name: str, value: Any, kind: int = 1) -> Callable[[dict[str, bytes]], None]:
+    """The last node calls `target` on one tensor, with a whole number and this argument."""
+
+    def change(program: dict[str, Any]) -> None:
+        node = program["graph_module"]["graph"]["nodes"][-1]
+        tensor = next(each for each in node["inputs"] if "as_tensor" in each["arg"])
+        number = {"name": "dim", "arg": {"as_int": 1}, "kind": 1}
+        node["inputs"] = [tensor, *([number] if kind == 1 else []), {"name": name, "arg": value, "kind": kind}]
+        node["target"] = f"torch.ops.{target}"
+
+    return _program(change)
+
+
 def _weights(**about: Any) -> Callable[[dict[str, bytes]], None]:
     def rewrite(members: dict[str, bytes]) -> None:
         name = "data/weights/model_weights_config.json"
@@ -185,10 +199,18 @@ def _long_view(members: dict[str, bytes]) -> None:
     members[name] = json.dumps(config).encode()
 
 
+NOT_ALLOWED = "format_not_allowed"
 HOSTILE: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
     "a function of the system": (_target("torch.os.system"), "format_not_allowed"),
     "the loader": (_target("torch.ops.aten.from_file.default"), "format_not_allowed"),
     "an unchecked index": (_target("torch.ops.aten._unsafe_index.Tensor"), "format_not_allowed"),
+    "an index that is written to": (_target("torch.ops.aten._convert_indices_from_coo_to_csr.default"), NOT_ALLOWED),
+    "sizes that are believed": (_target("torch.ops.aten.segment_reduce.default"), NOT_ALLOWED),
+    "a view that is not looked at": (_target("torch.ops.aten._reshape_alias.default"), NOT_ALLOWED),
+    "a packed sequence": (_target("torch.ops.aten.gru.data"), NOT_ALLOWED),
+    "memory of others": (_target("torch.ops.aten.empty.memory_format"), NOT_ALLOWED),
+    "memory of others, like this": (_target("torch.ops.aten.new_empty.default"), NOT_ALLOWED),
+    "a result elsewhere": (_target("torch.ops.aten.add.out"), NOT_ALLOWED),
     "an attribute of the class": (_target("torch.ops.aten.__class__.default"), "format_not_allowed"),
     "no such operator": (_target("torch.ops.aten.nothing.default"), "format_not_allowed"),
     "a higher order": (_target("torch.ops.higher_order.cond"), "format_not_allowed"),
@@ -197,6 +219,8 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, bytes]], None], str]] = {
     "a view beyond the bytes": (_long_view, "model_unreadable"),
     "a compiled library": (lambda m: m.update({"data/aotinductor/model/x.so": b"\x7fELF"}), "format_not_allowed"),
     "no program": (lambda m: m.pop("models/model.json") and None, "format_not_allowed"),
+    "a number for a datatype": (_argument("aten.softmax.int", "dtype", {"as_int": -1}), NOT_ALLOWED),
+    "a number for a layout": (_argument("aten._to_copy.default", "layout", {"as_int": 99}, kind=2), NOT_ALLOWED),
     "a later schema": (_program(lambda p: p["schema_version"].update(major=99)), "format_not_allowed"),
 }
 
@@ -211,6 +235,28 @@ def test_what_could_run_in_an_exported_program_is_refused(tmp_path: Path, case: 
         check_files(folder, CheckOptions())
     assert refused.value.code == code
     assert str(tmp_path) not in refused.value.message
+
+
+def test_operators_that_believe_their_tensors_are_looked_at() -> None:
+    """P8: a normalisation reads a number for each channel, attention a value for each key, and there are fewer: what
+    lies behind them is memory of the server. What fits answers as before."""
+    name = "_native_batch_norm_legit_no_training"
+    norm = guarded(name, getattr(torch.ops.aten, name).default)
+    one, two, image = torch.ones(1), torch.ones(2), torch.ones(1, 2, 3, 3)
+    assert norm(image, two, two, two, two, 0.1, 1e-5)[0].shape == image.shape
+    for wrong in range(4):
+        given = [one if i == wrong else two for i in range(4)]
+        with pytest.raises(ValueError, match="do not fit"):
+            norm(image, *given, 0.1, 1e-5)
+    with pytest.raises(ValueError, match="do not fit"):
+        norm(image, two, two, momentum=0.1, eps=1e-5, running_mean=one, running_var=two)
+    attention = guarded("scaled_dot_product_attention", torch.ops.aten.scaled_dot_product_attention.default)
+    query, keys, mask = torch.ones(1, 1, 4, 8), torch.ones(1, 1, 6, 8), torch.ones(4, 6)
+    assert attention(query, keys, keys, mask).shape == query.shape
+    for wrong in ((query, keys, keys[:, :, :2]), (query, keys[..., :4], keys), (query, keys, keys, torch.ones(4, 5)),
+                  (query, keys, keys[0], None), (query[0, 0, 0], keys, keys)):  # fmt: skip
+        with pytest.raises(ValueError, match="do not fit"):
+            attention(*wrong)
 
 
 def test_texts_of_an_exported_program_are_never_evaluated(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from modelyard.core.types import Signature, TensorSpec
 from modelyard.runtimes.refusals import check_spec, not_spoken, unreadable
 from modelyard.runtimes.torch.exported_file import KIND, Archive, Argument, Graph, Node, Payload, TensorMeta
+from modelyard.runtimes.torch.guarded import guarded
 from modelyard.runtimes.torch.loaded import datatype_of
 from modelyard.runtimes.torch.operators import is_allowed
 
@@ -40,6 +41,8 @@ MEMORY_FORMATS: Mapping[int, str] = {
 STRIDED = 7
 PLAIN = frozenset({"as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools", "as_string", "as_int_lists"})
 KEYWORD = 2
+ENUMERATED = re.compile(r"ScalarType|Layout|MemoryFormat")
+CONSTANTS = frozenset({"as_scalar_type", "as_layout", "as_memory_format", "as_none"})
 BY_NAME = {"as_sym_int": "as_int", "as_sym_bool": "as_bool", "as_sym_float": "as_float"}
 
 Values = dict[str, Any]
@@ -163,7 +166,7 @@ def _call(node: Node) -> _Call:
     if node.target in _SIZES:
         return _Call(node, _SIZES[node.target])
     match = _TARGET.fullmatch(node.target)
-    if match is None or not is_allowed(match[1], match[2]):
+    if match is None or not is_allowed(*match.groups()):
         raise not_spoken("operators", f"`{node.target[:80]}`", "Export without it.")
     import torch
 
@@ -173,7 +176,22 @@ def _call(node: Node) -> _Call:
         raise not_spoken(
             "operators", f"`{node.target[:80]}`", "This PyTorch does not have it; export it with this one."
         )
-    return _Call(node, found)
+    _check_enumerations(node, found)
+    return _Call(node, guarded(name, found))
+
+
+def _check_enumerations(node: Node, operator_: Any) -> None:
+    """Datatypes, layouts and the like are numbers to PyTorch, which believes them: they come as what they are."""
+    wanted = operator_._schema.arguments
+    plain = [each for each in node.inputs if each.kind != KEYWORD]
+    named = {each.name: each for each in node.inputs if each.kind == KEYWORD}
+    given = {argument.name: each for argument, each in zip(wanted, plain, strict=False)} | named
+    for argument in wanted:
+        told = set(given[argument.name].arg) if argument.name in given else set()
+        if ENUMERATED.search(str(argument.real_type)) and not told <= CONSTANTS:
+            raise not_spoken(
+                "operators", f"`{node.target[:80]}` with a number for `{argument.name}`", "Export it anew."
+            )
 
 
 def _value_of(argument: Argument) -> Callable[[Values], Any]:

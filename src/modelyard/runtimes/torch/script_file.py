@@ -15,9 +15,23 @@ from pathlib import Path
 from modelyard.core.errors import ModelyardError
 from modelyard.runtimes.refusals import not_spoken, reason, unreadable
 from modelyard.runtimes.torch.archive import read_members
-from modelyard.runtimes.torch.operators import NAMESPACES, REACHING, UNCHECKED
 
 KIND = "TorchScript"
+NAMESPACES = frozenset({"aten", "prims", "prim"})
+"""Others are of libraries, of other devices, of PyTorch's own tests, or speak with other machines."""
+REACHING = frozenset({
+    "save", "load", "from_file", "open", "print", "_print", "Print", "rpc_sync", "rpc_async", "rpc_remote",
+})  # fmt: skip
+"""They read or write files, speak with other machines, or print what a caller sent."""
+UNCHECKED = frozenset({
+    "_unsafe_index", "_unsafe_index_put", "_unsafe_masked_index", "_unsafe_masked_index_put_accumulate",
+    "_sparse_coo_tensor_unsafe", "_sparse_compressed_tensor_unsafe", "_sparse_csr_tensor_unsafe",
+    "_sparse_csc_tensor_unsafe", "_sparse_bsr_tensor_unsafe", "_sparse_bsc_tensor_unsafe",
+    "set_", "set_data", "resize", "resize_", "resize_as", "resize_as_", "_resize_output", "_resize_output_",
+    "_nested_view_from_buffer", "_nested_view_from_buffer_copy", "_nested_view_from_jagged",
+    "_nested_view_from_jagged_copy", "data_ptr",
+})  # fmt: skip
+"""They trust their arguments where others look, or give memory out that nothing was written to."""
 _WORST = re.compile(rb"\b(?:from_file|rpc_(?:sync|async|remote))\b|\bsave[\s\\]*\(|[\"']save[\"']")
 OPERATORS = "ops"
 """The name under which the source reaches operators of other namespaces: `ops.quantized.linear(…)`."""
