@@ -33,7 +33,7 @@ from modelyard.testing import MemoryArtifactStore, MemoryRegistry
 KEY = keys.key_from_seed(bytes(32))
 SIGNER = keys.public_line(keys.public_bytes(KEY))
 
-TRIES = '''
+TRIES = """
 import ctypes, os, socket, subprocess, threading, time
 import numpy as np
 
@@ -159,7 +159,7 @@ class Model:
                 return {{"y": np.full_like(inputs["x"], getattr(error, "errno", None) or -1)}}
             return {{"y": np.full_like(inputs["x"], 999.0)}}
         return {{"y": inputs["x"] * 2}}
-'''
+"""
 REFUSED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 BOUNDED = ("ten_gigabytes", "thread_bomb")
 """Tries that end at a bound: MemoryError and RuntimeError have no number (-1)."""
@@ -196,6 +196,40 @@ def test_a_hostile_model_is_contained(name: str, hostile: JailedModel, arena: Pa
     assert not (arena / "model" / "more.py").exists()
     assert not Path("/dev/shm/modelyard-jail-canary").exists()
     back(hostile)
+
+
+CROWD = """
+import threading, time
+
+class Model:
+    def load(self, folder):
+        threading.stack_size(64 * 1024)
+
+    def predict(self, inputs):
+        for _ in range(int(inputs["x"][0, 0])):
+            threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        return {"y": inputs["x"]}
+"""
+
+
+def test_threads_with_small_stacks_are_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S11: six thousand threads of 64 KiB fit the memory, but not the bound; a process that has many is ended, and the
+    next run says so."""
+    from modelyard.runtimes.jail import watch
+
+    monkeypatch.setattr(watch, "TICK_S", 0.1)
+    monkeypatch.setattr(watch, "MAX_THREADS", 300)
+    bounds = msgspec.structs.replace(BOUNDS, memory_bytes=4 * 1024**3, run_s=20.0)
+    loaded = jailed(python_model(tmp_path / "m", CROWD), bounds)
+    try:
+        assert misdeed(loaded, 100) == ""
+        assert misdeed(loaded, 6000) in ("model_failed", "model_timeout")
+        until_s = time.monotonic() + 20
+        while (code := misdeed(loaded, 0)) != "model_timeout" and code != "model_not_ready":
+            assert time.monotonic() < until_s, "it keeps its threads"
+            time.sleep(0.02)
+    finally:
+        loaded.close()
 
 
 def test_threads_end_with_the_process_that_started_it(arena: Path) -> None:

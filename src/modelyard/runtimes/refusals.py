@@ -30,14 +30,16 @@ _COMPRESSIONS: Mapping[bytes, Callable[[], Any]] = {
 _PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _SOURCE = re.compile(r"/onnxruntime_src/\S+:\d+ (?:[^()]*\([^)]*\)\s?)?(?:const )?")
 _PATH = re.compile(r"(?<![\w.:/])/(?:[\w.@+-]+/)*[\w.@+-]+")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+MAX_READ_CHARS = 4096
+"""Of a message: the patterns may take the square of its length, and models write messages."""
 
 
 def reason(error: BaseException) -> str:
-    """A library's message without paths, source positions and control characters."""
-    text = _PREFIX.sub("", str(error).split("Traceback", 1)[0])
+    """A library's message, or a model's, without paths, source positions and what cannot be printed."""
+    text = _PREFIX.sub("", str(error)[:MAX_READ_CHARS].split("Traceback", 1)[0])
     text = _PATH.sub("(path)", _SOURCE.sub("", text))
-    return _CONTROL.sub(" ", text).strip()[:MAX_REASON_CHARS] or type(error).__name__
+    plain = "".join(char if char.isprintable() else " " for char in text)
+    return " ".join(plain.split())[:MAX_REASON_CHARS] or type(error).__name__
 
 
 def unreadable(kind: str, why: str, **detail: Any) -> PublishError:

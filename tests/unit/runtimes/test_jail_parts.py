@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,23 @@ import numpy as np
 import pytest
 
 from jailed import jailed, python_model
-from modelyard.core.errors import PublishError
+from modelyard.core.errors import ModelError, PublishError
 from modelyard.core.types import DATATYPES, Array
 from modelyard.runtimes.jail import process, watch
 from modelyard.runtimes.jail.inside import seccomp, trials
-from modelyard.runtimes.remote.wire import DoesNotFitError, Placed, WrongTensorError, place, take
+from modelyard.runtimes.refusals import MAX_REASON_CHARS, reason
+from modelyard.runtimes.remote import process as remote
+from modelyard.runtimes.remote.area import Area
+from modelyard.runtimes.remote.process import RemoteProcess
+from modelyard.runtimes.remote.wire import (
+    LENGTH,
+    MAX_FRAME_BYTES,
+    DoesNotFitError,
+    Placed,
+    WrongTensorError,
+    place,
+    take,
+)
 
 
 @pytest.mark.parametrize("datatype", DATATYPES)
@@ -58,7 +71,9 @@ def test_what_does_not_fit_is_not_written() -> None:
         Placed("a", "FP64", (-1, -1), 0, 8), Placed("a", "FP64", (1,), -8, 8), Placed("a", "FP64", (1,), 60, 8),
         Placed("a", "FP64", (2**62,), 0, 2**65), Placed("a", "FP64", (1,) * 64, 0, 8), Placed("a", "FP9", (1,), 0, 8),
         Placed("a", "BYTES", (1,), 0, 8), Placed("a", "BYTES", (2,), 8, 3), Placed("a", "", (), 0, 0),
-        Placed("a", "BYTES", (), 0, 0),
+        Placed("a", "BYTES", (), 0, 0), Placed("a", "FP64", (1, 0, 2**63), 0, 0),
+        Placed("a", "FP64", (1, 0, 2**62, 8), 0, 0), Placed("a", "BOOL", (0, 2**64 - 1), 0, 0),
+        Placed("a", "BYTES", (0, 2**64 - 1), 0, 1),
     ],
 )  # fmt: skip
 def test_tensors_that_cannot_be_are_refused(placed: Placed) -> None:
@@ -66,6 +81,17 @@ def test_tensors_that_cannot_be_are_refused(placed: Placed) -> None:
     memory = memoryview(bytearray(b"\xc1" * 64))
     with pytest.raises(WrongTensorError):
         take(placed, memory)
+
+
+def test_what_a_model_says_is_a_short_plain_sentence() -> None:
+    """No control, no turn of the writing's direction, no line or page of its own; and it is read in no time, however
+    long it is and whatever it repeats: this side's interpreter waits meanwhile."""
+    said = reason(ValueError('it\n\x1b[31m broke\x9b31m \u202e\u2028{"event": 1}\x85 in /etc/passwd  \x00'))
+    assert said == 'it [31m broke 31m {"event": 1} in (path)'
+    until_s = time.monotonic() + 5
+    for part in ("/onnxruntime_src/x", "/a" * 50, "[ONNXRuntimeError] : 1 : ", "a.", " "):
+        assert len(reason(ValueError(part * 200_000))) <= MAX_REASON_CHARS
+    assert time.monotonic() < until_s
 
 
 def test_a_boolean_is_zero_or_one() -> None:
@@ -167,6 +193,8 @@ main()
         ("import os; os.dup2(0, 50)", "descriptors"),
         ("seccomp._SIMPLE = {**seccomp._SIMPLE, 'socket': (41, 198)}", "network"),
         ("confine.limit = lambda memory: None", "writes"),
+        ("import resource; resource.setrlimit = lambda kind, bound, real=resource.setrlimit: "
+         "None if kind == resource.RLIMIT_NPROC else real(kind, bound)", "processes"),
         ("seccomp._looked_at = lambda pid: {}; seccomp._SIMPLE = {**seccomp._SIMPLE, 'clone': (56, 220), "
          "'openat': (257, 56), 'fcntl': (72, 25), 'ioctl': (16, 29), 'prctl': (157, 167), 'prlimit64': (302, 261)}",
          "processes"),
@@ -212,8 +240,8 @@ def test_time_beside_the_runs_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(watch, "cpu_seconds", lambda pid: 0.0)
-    ended: list[int] = []
-    meter = watch.Meter(1, 2, lambda: ended.append(1))
+    ended: list[str] = []
+    meter = watch.Meter(1, 2, ended.append)
     meter.begin()
     now[0] += 30
     meter.end()
@@ -225,7 +253,10 @@ def test_time_beside_the_runs_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     for second in range(1, 12):
         now[0] += 1
         meter.look(now[0], 62.0 + second)
-    assert ended == [1]
+    assert ended == [watch.SPINS]
+    meter.look(now[0], 73.0, watch.MAX_THREADS)
+    meter.look(now[0], 73.0, watch.MAX_THREADS + 1)
+    assert ended == [watch.SPINS, watch.CROWDS]
 
 
 def test_bounds_come_from_the_settings() -> None:
@@ -239,3 +270,52 @@ def test_bounds_come_from_the_settings() -> None:
         "memory_bytes": 2**30, "tensor_bytes": 2**27, "run_s": 3.0, "load_s": 120.0, "threads": 2, "deaths": 2,
         "within_s": 60.0,
     }  # fmt: skip
+
+
+class Dripping:
+    """A channel on which there is always one more byte, and a clock that each costs a hundredth of a second."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.left = list(LENGTH.pack(MAX_FRAME_BYTES))
+
+    def setblocking(self, _: bool) -> None:
+        """It never would."""
+
+    def fileno(self) -> int:
+        """One that can be polled."""
+        return 0
+
+    def recv(self, _: int) -> bytes:
+        """One byte."""
+        self.now_s += 0.01
+        return bytes([self.left.pop(0) if self.left else 0x20])
+
+
+class Spoken(RemoteProcess):
+    """A process that is nothing but a channel."""
+
+    killed = False
+    pid = 1
+
+    def kill(self) -> None:
+        """Notes it."""
+        self.killed = True
+
+    leave = kill
+
+    def _ended(self) -> ModelError:
+        raise AssertionError("the channel was not closed")
+
+
+def test_a_reply_that_drips_ends_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S11: a byte is always there before the wait for one would begin; the run ends all the same, and the process."""
+    channel = Dripping()
+    monkeypatch.setattr(remote.time, "monotonic", lambda: channel.now_s)
+    area = Area("test", 4096)
+    spoken = Spoken(channel, area)  # type: ignore[arg-type]
+    with pytest.raises(ModelError) as failed:
+        spoken.hear(1.0)
+    assert failed.value.code == "model_timeout"
+    assert spoken.killed
+    area.close()

@@ -51,7 +51,7 @@ class JailProcess(RemoteProcess):
 
     def __init__(self, what: What, bounds: JailBounds) -> None:
         self._bounds = bounds
-        self._overran = False
+        self._overran = ""
         ours, theirs = socket.socketpair()
         try:
             area = Area("modelyard-jail", bounds.tensor_bytes)
@@ -113,8 +113,8 @@ class JailProcess(RemoteProcess):
         watch(self._meter)
         return {}
 
-    def _overrun(self) -> None:
-        self._overran = True
+    def _overrun(self, what: str) -> None:
+        self._overran = what
         with suppress(OSError):
             self._child.kill()  # not by its number, which may be another's once it is reaped
 
@@ -127,7 +127,7 @@ class JailProcess(RemoteProcess):
         self.kill()
         if self._overran:
             return ModelError(
-                "model_timeout", "The model used the processor beside its runs; its process was ended.",
+                "model_timeout", f"The model {self._overran}; its process was ended.",
                 field="models.max_run_s",
             )  # fmt: skip
         if status >= 0:

@@ -136,12 +136,12 @@ class RemoteProcess(ABC):
     def _read(self, size: int, until_s: float, timeout_s: float) -> bytes:
         parts = bytearray()
         while len(parts) < size:
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:  # before each piece: of one that drips there is always another
+                raise self.end(too_slow(timeout_s))
             try:
                 part = self._socket.recv(min(size - len(parts), READ_BYTES))
             except BlockingIOError:
-                left_s = until_s - time.monotonic()
-                if left_s <= 0:
-                    raise self.end(too_slow(timeout_s)) from None
                 self._poll.poll(left_s * 1000 + 1)
                 continue
             except ConnectionResetError:

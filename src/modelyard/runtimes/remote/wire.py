@@ -18,6 +18,9 @@ from modelyard.core.types import DATATYPES, Array, Signature
 LENGTH = struct.Struct("<I")
 MAX_FRAME_BYTES = 4 * 1024 * 1024
 ALIGN = 64
+MAX_DIMENSIONS = 31
+MAX_ELEMENTS = 2**48
+"""Of a tensor, each dimension counted as one at least: beyond some such number NumPy refuses even an empty one."""
 
 
 class Placed(msgspec.Struct, frozen=True, array_like=True):
@@ -119,7 +122,7 @@ def take(placed: Placed, memory: memoryview, copy: bool = True) -> Array:
     """A copy of a tensor, or (`copy` false: for a side that is believed) a view of it. WrongTensorError for one that
     cannot be: an unknown datatype, a size that is not its shape's, a place outside the memory."""
     kind = DATATYPES.get(placed.datatype)
-    if kind is None or any(size < 0 for size in placed.shape) or len(placed.shape) > np.iinfo(np.int8).max // 4:
+    if kind is None or not _can_be(placed.shape):
         raise WrongTensorError(f"{placed.datatype[:20]} of shape {str(list(placed.shape))[:60]}")
     if min(placed.offset, placed.size) < 0 or placed.offset + placed.size > len(memory):
         raise WrongTensorError("it lies outside the memory")
@@ -133,6 +136,11 @@ def take(placed: Placed, memory: memoryview, copy: bool = True) -> Array:
         return np.asarray(raw != 0).reshape(placed.shape)
     found = np.frombuffer(memory, kind, count, placed.offset).reshape(placed.shape)
     return found.copy() if copy else found
+
+
+def _can_be(shape: Sequence[int]) -> bool:
+    few = len(shape) <= MAX_DIMENSIONS and all(size >= 0 for size in shape)
+    return few and math.prod(size or 1 for size in shape) <= MAX_ELEMENTS
 
 
 def _texts(content: bytes, count: int, shape: Sequence[int]) -> Array:

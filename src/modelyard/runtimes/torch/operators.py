@@ -52,7 +52,7 @@ _ATEN = """
     where xlogy zero zeros zeros_like
 
     __and__ __lshift__ __or__ __rshift__ __xor__ _adaptive_avg_pool2d _adaptive_avg_pool3d _assert_async _assert_scalar
-    _assert_tensor_metadata _cdist_forward _conj _convolution _fft_c2c _fft_c2r _fft_r2c _linalg_det _linalg_eigh
+    _assert_tensor_metadata _cdist_forward _conj _convolution _linalg_det _linalg_eigh
     _linalg_slogdet _linalg_solve_ex _linalg_svd _local_scalar_dense _log_softmax _native_batch_norm_legit
     _native_batch_norm_legit_functional _native_batch_norm_legit_no_training _pdist_forward _safe_softmax
     _scaled_dot_product_flash_attention_for_cpu _softmax _stack _to_copy _unsafe_view _upsample_bicubic2d_aa

@@ -21,6 +21,9 @@ READ_SEARCH = 1 << 2
 """CAP_DAC_READ_SEARCH: a model's files belong to the server's user alone. What may be read at all is Landlock's."""
 SET_PDEATHSIG, SET_DUMPABLE, SET_KEEPCAPS, SET_NO_NEW_PRIVS = 1, 4, 8, 38
 MAX_DESCRIPTORS = 128
+TASKS_BESIDE, LEAST_TASKS, MOST_TASKS = 1024, 4096, 32_768
+"""Threads that a jail may add to those of its user, and how many that user may have in any case: in other containers
+there may be some that cannot be seen from here. The server ends a jail of more than `watch.MAX_THREADS` sooner."""
 SYSTEM_FILES = (
     "/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache", "/etc/localtime",
     "/usr/share/zoneinfo", "/dev/null", "/dev/urandom", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat",
@@ -65,17 +68,32 @@ def readable(folder: Path) -> list[Path]:
 
 
 def limit(memory_bytes: int) -> None:
-    """Address space, no file written, no core dump, few descriptors."""
+    """Address space, no file written, no core dump, few descriptors, and so many threads: their stacks may be small,
+    and the kernel's part of each is in no bound of memory."""
+    user = NOBODY if os.geteuid() == 0 else os.geteuid()
     bounds = (
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NOFILE, MAX_DESCRIPTORS),
+        (resource.RLIMIT_NPROC, min(MOST_TASKS, max(LEAST_TASKS, tasks_of(user) + TASKS_BESIDE))),
     )
     for kind, bound in bounds:
         _, hard = resource.getrlimit(kind)
         most = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         resource.setrlimit(kind, (most, most))
+
+
+def tasks_of(user: int) -> int:
+    """How many threads the user has on this machine, as far as they can be seen."""
+    found = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            said = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines() if ":" in line)
+        except OSError:  # it ended meanwhile
+            continue
+        found += int(said["Threads"]) if said["Uid"].split()[0] == str(user) else 0
+    return found
 
 
 def drop_privileges() -> None:

@@ -23,6 +23,7 @@ GET_PDEATHSIG, GET_DUMPABLE, GET_NO_NEW_PRIVS = 2, 3, 39
 PTRACE_ATTACH = 16
 READ_SEARCH = 1 << 2
 STANDARD = (0, 1, 2)
+MOST_TASKS = 32_768
 ENVIRONMENT = frozenset({
     "PATH", "LANG", "LC_ALL", "LC_CTYPE", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV", "LD_LIBRARY_PATH",
     "HOME", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "NUMEXPR_NUM_THREADS",
@@ -88,10 +89,11 @@ def try_network() -> None:
 
 
 def try_processes() -> None:
-    """No fork, no program, by no call."""
+    """No fork, no program, by no call; not as many threads as there is room for."""
     refused("a fork", _fork)
     refused("a program", os.execv, "/proc/self/exe", ["true"])
     refused("a clone", _clone)
+    _demand(0 < resource.getrlimit(resource.RLIMIT_NPROC)[1] <= MOST_TASKS, "threads are not bounded")
 
 
 def _fork() -> None:
