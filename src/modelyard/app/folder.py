@@ -22,6 +22,7 @@ class DataFolder:
         self.kept = self.path / "kept"
         self.board = self.path / "board"
         self.tallies = self.path / "tallies"
+        self.loads = self.path / "loads"
         self.unhealthy = self.path / "unhealthy"
         self.address = self.path / "server.json"
         self._lock_path = self.path / "server.lock"

@@ -24,6 +24,7 @@ from modelyard.http.edge.certificate import Certificate
 from modelyard.http.edge.tls import TlsKeeper
 from modelyard.http.processes.board import Board
 from modelyard.http.processes.health import Suspects, UnhealthyVersions, version_token
+from modelyard.http.processes.loads import LoadFiles
 from modelyard.http.processes.supervisor import Supervisor
 from modelyard.http.processes.tally import Tallies
 from modelyard.limits.gcra import SharedGcra
@@ -85,6 +86,7 @@ def serve(
     prepared(started)
     board = Board.create(folder.board)
     Tallies(folder.tallies).clear()
+    LoadFiles(folder.loads).clear()
     counter = SharedGcra.create(settings.limits.max_clients)
     inherited = Inherited(listener.fileno(), counter, restored_quotas(settings))
     spawn = Spawner(settings, threads, inherited, libraries(settings))

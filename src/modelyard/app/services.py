@@ -12,6 +12,7 @@ from modelyard.auth.keys import KeyIssuer
 from modelyard.core.clock import Clock, SystemClock
 from modelyard.core.settings import Settings
 from modelyard.http.processes.health import UnhealthyVersions
+from modelyard.http.processes.loads import LoadFiles
 from modelyard.http.services import Services
 from modelyard.journal.outcomes import OutcomeDesk, find_spooled
 from modelyard.models.publish import Publisher
@@ -73,6 +74,7 @@ def open_services(settings: Settings) -> Services:
         ping=stores.ping,
         close=stores.close,
         unhealthy=UnhealthyVersions(folder.unhealthy),
+        loads=LoadFiles(folder.loads),
     )
 
 

@@ -34,7 +34,8 @@ from modelyard.http.edge.tls import TlsContext, tls_files
 from modelyard.http.errors import render_error
 from modelyard.http.processes.board import Board
 from modelyard.http.processes.health import RunNotes, Suspects, UnhealthyVersions
-from modelyard.http.processes.tally import Tallies
+from modelyard.http.processes.loads import LoadFiles
+from modelyard.http.processes.tally import Tallies, Tally
 from modelyard.http.processes.worker import Worker
 from modelyard.http.services import Services
 from modelyard.http.shared import Shared
@@ -54,6 +55,7 @@ from modelyard.limits.ports import RateCounter
 from modelyard.limits.quota import Quotas, SharedQuota
 from modelyard.limits.remote import RemoteRates
 from modelyard.models.catalog import Catalog
+from modelyard.models.loads.timeline import Timeline
 from modelyard.predict import Predictor, Replays, WaitingPredictor
 from modelyard.predict.ports import Commit, Journal
 from modelyard.routing.table import RoutingTable
@@ -139,20 +141,19 @@ async def _main(settings: Settings, handles: Handles) -> None:
             attempts=FailedAttempts(clock),
             refused=services.refused.note,
         )
-        notes = RunNotes(board.runs(handles.slot), UnhealthyVersions(folder.unhealthy), clock)
-        _judge(notes, settings, folder, board)
-        snapshots = _snapshots(settings, services, background, board, handles.slot, clock, notes)
+        notes = _run_notes(settings, folder, board, handles.slot, clock)
+        catalog = _catalog(settings, services, clock, notes, LoadFiles(folder.loads).writer(handles.slot))
+        snapshots = _snapshots(settings, services, background, board, handles.slot, catalog)
         await snapshots.first(predictor, handles.successor)
         follow = loop.create_task(snapshots.follow(predictor))
         refusals = loop.create_task(follow_refusals(services, background))
         keeping = loop.create_task(usage.follow(predictor, background))
-        worker = _worker(settings, handles, board, services, predictor, snapshots, notes, next_id, recording.poll)
+        poll = _polling(recording.poll, catalog, tally)
+        worker = _worker(settings, handles, board, services, predictor, snapshots, notes, next_id, poll)
         await worker.run()
         await close_counter()
-        follow.cancel()
-        refusals.cancel()
-        tending.cancel()
-        keeping.cancel()
+        for task in (follow, refusals, tending, keeping):
+            task.cancel()
         usage.finish(predictor)
         flush_refusals(services)
         recording.close()
@@ -228,8 +229,9 @@ async def _tend(replays: Replays, tended: KeptAnswers, clock: Clock, executor: E
         await asyncio.sleep(TEND_EVERY_S)
 
 
-def _judge(notes: RunNotes, settings: Settings, folder: DataFolder, board: Board) -> None:
-    """A jailed version whose process keeps dying is taken out like one that kills workers."""
+def _run_notes(settings: Settings, folder: DataFolder, board: Board, slot: int, clock: Clock) -> RunNotes:
+    """What this worker runs. A jailed version whose process keeps dying is taken out like one that kills workers."""
+    notes = RunNotes(board.runs(slot), UnhealthyVersions(folder.unhealthy), clock)
 
     def take_out(token: int) -> None:
         from modelyard.app.server import mark_unhealthy  # which itself imports this module, by way of the children
@@ -237,6 +239,22 @@ def _judge(notes: RunNotes, settings: Settings, folder: DataFolder, board: Board
         mark_unhealthy(settings, folder, board, token)
 
     notes.judge(Suspects(settings.models.unhealthy_deaths, settings.models.unhealthy_within_s), take_out)
+    return notes
+
+
+def _catalog(
+    settings: Settings, services: Services, clock: Clock, notes: RunNotes, told: Callable[[tuple[Timeline, ...]], None]
+) -> Catalog:
+    threads = size_threads(settings).threads
+    return Catalog(services.artifacts, services.runtimes, settings, clock, threads, notes, told)
+
+
+def _polling(poll: Callable[[], None], catalog: Catalog, tally: Tally) -> Callable[[], None]:
+    def polled() -> None:
+        poll()
+        catalog.log.note_answers(tally.answered_at)
+
+    return polled
 
 
 def _snapshots(
@@ -245,14 +263,13 @@ def _snapshots(
     executor: Executor,
     board: Board,
     slot: int,
-    clock: SystemClock,
-    notes: RunNotes,
+    catalog: Catalog,
 ) -> Snapshots:
     return Snapshots(
         services.key_store,
         services.endpoints,
         services.registry,
-        Catalog(services.artifacts, services.runtimes, settings, clock, size_threads(settings).threads, notes),
+        catalog,
         settings.snapshot,
         executor,
         applied=lambda version: board.apply(slot, version),

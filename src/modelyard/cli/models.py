@@ -9,6 +9,7 @@ import typer
 from modelyard.cli.backends import backend
 from modelyard.cli.terminal.options import AsJson, Data, KeyText, Server
 from modelyard.cli.terminal.output import moment, print_facts, print_json, print_table, shares, size_text
+from modelyard.cli.terminal.waterfall import print_waterfall
 
 app = typer.Typer(no_args_is_help=True, help="Show models and versions.")
 
@@ -77,6 +78,36 @@ def _signer(signing: dict[str, Any]) -> str:
 def _tensor(spec: dict[str, Any]) -> str:
     named = len(spec["columns"]) or len(spec["labels"])
     return f"{spec['name']} {spec['datatype']} {list(spec['shape'])}" + (f", {named} names" if named else "")
+
+
+@app.command()
+def timeline(
+    model: Annotated[str, typer.Argument(help="The model.")],
+    version: Annotated[
+        str | None, typer.Option("--version", help="The version. Default: the one with traffic.")
+    ] = None,
+    data: Data = None,
+    server: Server = None,
+    key: KeyText = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how the workers of a running server loaded a version, step by step.
+
+    Example: `modelyard models timeline tree --version 2`
+    """
+    with backend(data, server, key) as work:
+        chosen = version or _with_traffic(work.model(model))
+        loads = work.version(model, chosen)["loads"]
+    if as_json:
+        print_json({"model": model, "version": chosen, "loads": loads})
+    else:
+        print_waterfall(loads, f"No worker has loaded version {chosen} of {model}; is a server running here?")
+
+
+def _with_traffic(model: dict[str, Any]) -> str:
+    """The version with the largest share, else the newest."""
+    shares_of: dict[str, int] = model["traffic"]
+    return max(shares_of, key=lambda version: shares_of[version]) if shares_of else str(model["latest"])
 
 
 @app.command()

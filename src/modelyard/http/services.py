@@ -18,6 +18,7 @@ from modelyard.core.clock import Clock
 from modelyard.core.events import Event
 from modelyard.core.settings import Settings
 from modelyard.http.processes.health import UnhealthyVersions
+from modelyard.http.processes.loads import LoadFiles
 from modelyard.journal.outcomes import OutcomeDesk
 from modelyard.journal.ports import QuarantineLog, RecordLog, RecordSink
 from modelyard.models.ports import ArtifactStore, Registry, Runtime, Version
@@ -60,7 +61,7 @@ class Services:
     `drain` moves what waits in the spool to the database, for a bounded time, and returns how many records went; what
     it is given is called after each batch. It refuses where another process does so already (ConflictError). `ping`
     returns if the database answers, else UnavailableError. `unhealthy` are the marks of versions that are not loaded;
-    without a data folder there are none.
+    `loads` is what each worker of this host loaded; without a data folder there are none of either.
     `analytics` is None where the database keeps no figures.
     `refused` counts refused requests until somebody flushes them into the audit log.
     """
@@ -86,6 +87,7 @@ class Services:
     close: Callable[[], None]
     analytics: AnalyticsDesk | None = None
     unhealthy: UnhealthyVersions | None = None
+    loads: LoadFiles | None = None
     refused: RefusalCounts = field(default_factory=RefusalCounts)
 
 

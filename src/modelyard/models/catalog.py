@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from modelyard.core.events import Event
 from modelyard.core.settings import Settings
 from modelyard.core.types import Servable
 from modelyard.models.load import load_servable, runtime_for
+from modelyard.models.loads.timeline import LoadLog, Timeline, Watch
 from modelyard.models.ports import ArtifactStore, Health, Key, Loads, Runtime, Version
 from modelyard.telemetry.logs import emit
 
@@ -40,6 +41,7 @@ class Catalog:
         clock: Clock,
         threads: int | None = None,
         health: Health | None = None,
+        told: Callable[[tuple[Timeline, ...]], None] = lambda timelines: None,
     ) -> None:
         self._artifacts = artifacts
         self._runtimes = runtimes
@@ -51,7 +53,10 @@ class Catalog:
         self._servables: dict[Key, Servable] = {}
         self._known: dict[Key, Version] = {}
         self._failures: dict[Key, tuple[str, float]] = {}
+        self.log = LoadLog(clock, told)
+        """How long each load took; `told` hears of it."""
         self._queue: dict[Key, Version] = {}
+        self._watches: dict[Key, Watch] = {}
         self._loading: set[Key] = set()
         self._at_work = 0
         self._changes = 0
@@ -69,6 +74,7 @@ class Catalog:
         unhealthy, now = self.unhealthy(), self._clock.monotonic()
         with self._changed:
             due = [v for v in versions if (key := (v.model, v.version)) not in unhealthy and self._is_due(key, now)]
+            self._watches |= {(v.model, v.version): self.log.watch((v.model, v.version)) for v in due}
             waiting = [*self._queue.values(), *due]
             waiting.sort(key=lambda v: ((v.model, v.version) not in routed, size_bytes(v)))
             self._queue = {(v.model, v.version): v for v in waiting}
@@ -164,38 +170,38 @@ class Catalog:
                     self._at_work -= 1
                     return
                 key = next(iter(self._queue))
-                version = self._queue.pop(key)
+                version, watch = self._queue.pop(key), self._watches.pop(key)
                 self._loading.add(key)
             try:
-                self._load(version)
+                self._load(version, watch)
             finally:
                 with self._changed:
                     self._loading.discard(key)
                     self._changes += 1
                     self._changed.notify_all()
 
-    def _load_files(self, version: Version) -> Servable:
+    def _load_files(self, version: Version, watch: Watch) -> Servable:
         """The files stay where they are until the version is unloaded: a library may read on in them."""
-        folder = self._artifacts.open(version.digest)
+        folder = self._artifacts.open(version.digest, watch)
         try:
             noted = nullcontext() if self._health is None else self._health.loading(version.model, version.version)
             with noted:  # not while the files are fetched: who dies of that does not die of the model
-                return self._load_sized(version, folder)
+                return self._load_sized(version, folder, watch)
         except BaseException:
             self._artifacts.release(version.digest)
             raise
 
-    def _load_sized(self, version: Version, folder: Path) -> Servable:
+    def _load_sized(self, version: Version, folder: Path, watch: Watch) -> Servable:
         """With one thread if the model is small and quick, else with all that it may have: handing a part of a short
         run to another thread costs more than the part."""
         small = size_bytes(version) <= SMALL_BYTES
-        servable = self._load_with(version, folder, 1 if small else self._threads)
+        servable = self._load_with(version, folder, 1 if small else self._threads, watch)
         if not small or servable.profile.in_loop or self._threads == 1:
             return servable
         servable.loaded.close()
-        return self._load_with(version, folder, self._threads)
+        return self._load_with(version, folder, self._threads, watch)
 
-    def _load_with(self, version: Version, folder: Path, threads: int) -> Servable:
+    def _load_with(self, version: Version, folder: Path, threads: int, watch: Watch) -> Servable:
         return load_servable(
             version,
             folder,
@@ -204,21 +210,24 @@ class Catalog:
             self._clock,
             threads,
             self._measuring,
+            watch,
         )
 
-    def _load(self, version: Version) -> None:
+    def _load(self, version: Version, watch: Watch) -> None:
         key = (version.model, version.version)
         begun = self._clock.monotonic()
+        watch.started()
         try:
-            servable = self._load_files(version)
+            servable = self._load_files(version, watch)
         except BaseException as error:  # a library that wants to end the process ends its load
-            self._fail(key, error)
+            watch.ended(*self._fail(key, error))
             return
         if self._health is not None:
             servable = msgspec.structs.replace(servable, loaded=self._health.watched(*key, servable.loaded))
         with self._changed:
             self._servables[key] = servable
             self._failures.pop(key, None)
+        watch.ended()
         profile = servable.profile
         emit(
             Event.MODEL_LOADED,
@@ -231,12 +240,13 @@ class Catalog:
             run_us_32=round(profile.run_us_32, 1),
         )
 
-    def _fail(self, key: Key, error: BaseException) -> None:
+    def _fail(self, key: Key, error: BaseException) -> tuple[str, str]:
         reason = error.message if isinstance(error, ModelyardError) else f"it broke with {type(error).__name__}."
         with self._changed:
             self._failures[key] = (reason, self._clock.monotonic())
         code = error.code if isinstance(error, ModelyardError) else "internal"
         emit(Event.MODEL_LOAD_FAILED, "error", model=key[0], version=key[1], code=code, reason=reason)
+        return code, reason
 
 
 def size_bytes(version: Version) -> int:

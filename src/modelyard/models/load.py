@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import median
@@ -28,11 +28,13 @@ from modelyard.core.types import (
     Signature,
     Tensors,
 )
+from modelyard.models.loads.hashed import HASHED
 from modelyard.models.manifest import Manifest
-from modelyard.models.ports import UNSAFE_FORMATS, Runtime, Version
+from modelyard.models.ports import UNSAFE_FORMATS, UNTOLD, Runtime, Steps, Version
 from modelyard.models.report import jail_bounds
 from modelyard.models.rows import attempts, is_batchable, row_count, spread_rows
 from modelyard.models.signing.trust import Signed, Trust, demand_trusted
+from modelyard.models.stage import RESERVED
 
 SEED = 20_240_229
 ROWS = 32
@@ -40,6 +42,8 @@ FEW_ROWS = 4
 LARGE_RUN_US = 32_000.0
 """A model of more than a millisecond a row is checked with fewer rows, so that a run takes about this long: 32 rows of
 an image model take seconds, and a quarter of a gigabyte that its library keeps."""
+BESIDE_BYTES = 64 * 1024 * 1024
+"""From this size on hashing takes long enough to be worth a thread beside the parser."""
 TIMED_RUNS = 9
 TIMED_BUDGET_S = 0.5
 RELATIVE, ABSOLUTE = 1e-5, 1e-6
@@ -54,29 +58,72 @@ def load_servable(
     clock: Clock,
     threads: int = 1,
     measuring: AbstractContextManager[Any] | None = None,
+    steps: Steps = UNTOLD,
 ) -> Servable:
     """The version, verified against its manifest, loaded, warmed and checked; UnavailableError("model_not_ready") if
     a file is not the published one, PublishError if it cannot be loaded, or if its signature does not hold or is not
     one that the settings ask for. `measuring` is held while runs are timed: a model that warms up slowly keeps no other
-    from its own warm-up."""
-    verify(version, folder)
-    _permit(version.manifest, Trust.of(settings.models).examine_folder(folder, version.manifest.files), settings)
+    from its own warm-up. `steps` hears of each."""
+    manifest = version.manifest
     options = {
         "threads": threads,
         "trusted_types": settings.models.trusted_types,
         "max_version_bytes": settings.models.max_version_bytes,
         "jail": jail_bounds(settings.models),
     }
-    manifest = version.manifest
-    loaded = runtime.load(folder, manifest, options)
+    loaded = _parsed(version, folder, runtime, settings, options, steps)
     try:
-        example = decode_example(manifest.signature, manifest.example)
-        profile = check_load(loaded, example, loop_bound_us(manifest.format, settings), clock, measuring)
+        with steps.step("warm_up"):
+            example = decode_example(manifest.signature, manifest.example)
+            profile = check_load(loaded, example, loop_bound_us(manifest.format, settings), clock, measuring)
     except BaseException:
         loaded.close()
         raise
     _trim()
     return Servable(version.model, version.version, version.digest, loaded, profile, policy_text(manifest.redaction))
+
+
+def _parsed(
+    version: Version, folder: Path, runtime: Runtime, settings: Settings, options: dict[str, Any], steps: Steps
+) -> LoadedModel:
+    """The library's own load of verified files. A large version whose files nobody touched since they were put here is
+    hashed meanwhile, in a thread beside: it is given out only if the hash is the published one."""
+    manifest = version.manifest
+    size = sum(entry.size_bytes for entry in manifest.files)
+
+    def check() -> None:
+        with steps.step("verify", size):
+            verify(version, folder)
+
+    with ThreadPoolExecutor(1, "verify") as beside:
+        checked = beside.submit(check)
+        if not _is_verified_beside(manifest, folder, size):
+            checked.result()
+        _permit(manifest, Trust.of(settings.models).examine_folder(folder, manifest.files), settings)
+        try:
+            with steps.step("parse", size):
+                loaded = runtime.load(folder, manifest, options)
+        except Exception:
+            checked.result()  # what is not the published file cannot be parsed either, and that is the reason
+            raise
+        try:
+            checked.result()
+        except BaseException:
+            loaded.close()
+            raise
+    return loaded
+
+
+def _is_verified_beside(manifest: Manifest, folder: Path, size: int) -> bool:
+    """Whether a parser may see the files before their hash is known: they were hashed when they came, the manifest was
+    written last, and no file was changed after it. A format that runs its files' code waits in any case."""
+    if size < BESIDE_BYTES or manifest.format in UNSAFE_FORMATS:
+        return False
+    try:
+        written_ns = (folder / RESERVED).lstat().st_ctime_ns
+        return all((folder / entry.path).lstat().st_ctime_ns <= written_ns for entry in manifest.files)
+    except OSError:
+        return False
 
 
 def _permit(manifest: Manifest, signed: Signed, settings: Settings) -> None:
@@ -114,8 +161,7 @@ def verify(version: Version, folder: Path) -> None:
         path = folder / entry.path
         if path.is_symlink() or not path.is_file():
             raise _changed(version, entry.path, entry.sha256, "no file")
-        with path.open("rb") as file:
-            got = hashlib.file_digest(file, "sha256").hexdigest()
+        got = HASHED.sha256(path)
         if got != entry.sha256:
             raise _changed(version, entry.path, entry.sha256, got)
     if manifest.entry not in {entry.path for entry in manifest.files}:

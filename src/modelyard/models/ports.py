@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,13 +46,29 @@ class Registry(Protocol):
         """A manifest by digest, also of versions that are gone (manifests outlive their records)."""
 
 
+class Steps(Protocol):
+    """Where a load says what it does (models.loads.timeline.Watch)."""
+
+    def step(self, name: str, size_bytes: int | None = None) -> AbstractContextManager[None]:
+        """What is done inside is a step of this name, which reads or fetches so many bytes."""
+
+
+class _Untold:
+    def step(self, name: str, size_bytes: int | None = None) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+UNTOLD: Steps = _Untold()
+"""For loads that nobody watches."""
+
+
 class ArtifactStore(Protocol):
     """Where the files of versions live (STORE-1, STORE-2), under the manifest's digest."""
 
     def put(self, digest: str, folder: Path) -> None:
         """Copies a folder in, atomically and durably: at any kill point the digest is absent or complete."""
 
-    def open(self, digest: str) -> Path:
+    def open(self, digest: str, steps: Steps = UNTOLD) -> Path:
         """A read-only local folder with the files of the version, there until `release` was called as often as this or
         the process ends; NotFoundError("version_not_found")."""
 

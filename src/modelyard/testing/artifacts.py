@@ -11,6 +11,7 @@ from pathlib import Path
 
 from modelyard.core.errors import PublishError
 from modelyard.models.manifest import FileEntry
+from modelyard.models.ports import UNTOLD, Steps
 from modelyard.storage import refusals
 from modelyard.storage.file.checked import FILE_MODE, FOLDER_MODE, MANIFEST, checked_manifest
 
@@ -33,10 +34,11 @@ class MemoryArtifactStore:
         content = {entry.path: _checked(folder / entry.path, entry) for entry in manifest.files}
         self._contents[digest] = content | {MANIFEST: (folder / MANIFEST).read_bytes()}
 
-    def open(self, digest: str) -> Path:
+    def open(self, digest: str, steps: Steps = UNTOLD) -> Path:
         """The folder of the version, its files read-only; NotFoundError("version_not_found")."""
-        if digest not in self._contents:
-            raise refusals.artifact_not_found(digest)
+        with steps.step("resolve"):
+            if digest not in self._contents:
+                raise refusals.artifact_not_found(digest)
         place = self._folder / digest
         for path, content in self._contents[digest].items():
             target = place / path

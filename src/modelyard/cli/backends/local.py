@@ -29,6 +29,7 @@ from modelyard.http.forms.leaving import (
     retention_view,
     swept_view,
 )
+from modelyard.http.forms.loads import loads_view
 from modelyard.http.forms.outcomes import Giver, give_many, outcome_view, read_outcome
 from modelyard.http.forms.trail import audit_filter, export_events, head_view, verification_view
 from modelyard.http.forms.views import (
@@ -152,7 +153,8 @@ class LocalBackend:
     def version(self, model: str, version: str) -> Json:
         """One version."""
         known = self._services.registry.version(check_name(model, "model"), check_name(version, "version"))
-        return version_view(known, self._trusted())
+        loads = loads_view(self._services.loads, known.model, known.version)
+        return version_view(known, self._trusted()) | {"loads": loads}
 
     def revive(self, model: str, version: str) -> Json:
         """Loads a version again."""

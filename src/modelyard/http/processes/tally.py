@@ -85,6 +85,11 @@ class Tally:
             if good:
                 self._add(good, settled_s)
 
+    def answered_at(self, version: Version) -> float:
+        """When a version last gave a good answer here, UNIX seconds; 0.0 if it never did."""
+        base = self._rows.get(version)
+        return 0.0 if base is None else self._words[base + LAST_MS] / 1000
+
     def close(self) -> None:
         """Unmaps the file."""
         self._words.release()

@@ -107,11 +107,34 @@ class StatusAnswer(Answer):
     model_version_status: list[VersionState]
 
 
+class LoadStep(Answer):
+    """A step of a load: wait, resolve, download, verify, parse, warm_up, first_answer. Steps may overlap."""
+
+    name: str
+    start_s: float = Field(description="Since the load was asked for.")
+    duration_s: float
+    size_bytes: int | None = Field(description="Null where no bytes are read or fetched.")
+    mb_per_s: float | None = Field(description="10^6 bytes a second.")
+
+
+class LoadAnswer(Answer):
+    """A version's newest load in one worker."""
+
+    worker: int
+    state: Literal["loading", "loaded", "failed"]
+    begun_at: Time
+    total_s: float | None = Field(description="Until it was loaded or failed; null while it is being loaded.")
+    steps: list[LoadStep]
+    code: str | None = Field(description="Why it failed, for programs.")
+    reason: str | None = Field(description="Why it failed.")
+
+
 class WholeVersionAnswer(VersionAnswer):
-    """All that is known of a version, and whether it answers."""
+    """All that is known of a version, whether it answers, and how it was loaded by the workers of this host."""
 
     ready: bool
     model_version_status: list[VersionState]
+    loads: list[LoadAnswer]
 
 
 class VersionShownAnswer(RootModel[WholeVersionAnswer | StatusAnswer]):

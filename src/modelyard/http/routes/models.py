@@ -9,6 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from modelyard.auth.scopes import Scope
 from modelyard.core.errors import InvalidRequestError, NotFoundError
+from modelyard.http.forms.loads import loads_view
 from modelyard.http.forms.status import model_status, version_status
 from modelyard.http.forms.views import model_summaries, model_view, version_summary, version_view
 from modelyard.http.resource.answers import (
@@ -79,13 +80,13 @@ def _place(numbered: tuple[int, Version]) -> tuple[float]:
 def show_version(
     request: Request, services: Wired, table: Table, caller: Caller, model: ModelName, version: VersionName
 ) -> Response:
-    """All that is known of a version: files with SHA-256, signature, example, metrics, provenance. A key that may
-    only predict learns whether it answers, as for a model."""
+    """All that is known of a version: files with SHA-256, signature, example, metrics, provenance; how it was loaded
+    in each worker of this host, step by step. A key that may only predict learns whether it answers, as for a model."""
     if Scope.ADMIN not in caller.scopes:
         known = services.registry.version(_endpoint(table, model).model, version)
         return _status(request, model, version_status(table, known.model, version))
     view = version_view(services.registry.version(model, version), _trusted(services))
-    view |= version_status(table, model, version)
+    view |= version_status(table, model, version) | {"loads": loads_view(services.loads, model, version)}
     return tagged(request, JsonResponse(view), etag_of(view))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from modelyard.core.errors import SettingsError, UnavailableError
 from modelyard.models.manifest import FileEntry
+from modelyard.models.ports import UNTOLD, Steps
 from modelyard.storage.file.checked import FOLDER_MODE, MANIFEST, check_content, checked_manifest, opened
 from modelyard.storage.file.incoming import Incoming, finish, private
 from modelyard.storage.refusals import artifact_not_found
@@ -56,11 +57,12 @@ class FolderArtifactStore:
                 "store_unavailable", f"The artifacts folder cannot be written: {error.strerror}.", retry_after_s=1
             ) from error
 
-    def open(self, digest: str) -> Path:
+    def open(self, digest: str, steps: Steps = UNTOLD) -> Path:
         """The folder of the version, its files read-only; NotFoundError("version_not_found")."""
-        if not self.has(digest):
-            raise artifact_not_found(digest)
-        return self._place(digest)
+        with steps.step("resolve"):
+            if not self.has(digest):
+                raise artifact_not_found(digest)
+            return self._place(digest)
 
     def release(self, digest: str) -> None:
         """Changes nothing: nothing is ever removed."""

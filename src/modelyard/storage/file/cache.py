@@ -12,7 +12,6 @@ that what is counted is what will be.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -21,7 +20,9 @@ from typing import Protocol
 
 from modelyard.core.errors import PublishError, SettingsError, UnavailableError
 from modelyard.core.events import Event
+from modelyard.models.loads.hashed import HASHED
 from modelyard.models.manifest import FileEntry, Manifest
+from modelyard.models.ports import UNTOLD, Steps
 from modelyard.storage.file.checked import FILE_MODE, FOLDER_MODE, MANIFEST, parsed_manifest
 from modelyard.storage.file.incoming import Incoming, finish, private
 from modelyard.storage.file.locks import lock, locked, try_lock
@@ -65,18 +66,19 @@ class ArtifactCache:
                 "data_folder_unusable", f"The artifact cache cannot be used: {error.strerror}.", field="data"
             ) from error
 
-    def open(self, digest: str, origin: Origin) -> Path:
+    def open(self, digest: str, origin: Origin, steps: Steps = UNTOLD) -> Path:
         """The version's folder, every file of the published hash, fetched from `origin` if it is not here or broken.
         It stays until `release` was called as often as this, or the process ends.
 
         UnavailableError("store_unavailable") if there is no room, and what `origin` raises; then nothing is left.
         """
         try:
-            pin = lock(self._of(digest, "use"), True, ROOM_TIMEOUT_S)
+            with steps.step("resolve"):
+                pin = lock(self._of(digest, "use"), True, ROOM_TIMEOUT_S)
             try:
                 os.utime(pin)
-                if self._fault(digest) is not None:
-                    self._fetch(digest, origin)
+                if self._fault(digest, steps) is not None:
+                    self._fetch(digest, origin, steps)
             except BaseException:
                 os.close(pin)
                 self._forget(digest)
@@ -105,9 +107,9 @@ class ArtifactCache:
             use.unlink(missing_ok=True)
             os.close(held)
 
-    def _fetch(self, digest: str, origin: Origin) -> None:
+    def _fetch(self, digest: str, origin: Origin, steps: Steps) -> None:
         with locked(self._of(digest, "fetch"), self._timeout_s, remove=True):
-            if (fault := self._fault(digest)) is None:
+            if (fault := self._fault(digest, steps)) is None:
                 return  # another process was quicker
             place = self._place(digest)
             if place.exists():
@@ -119,12 +121,13 @@ class ArtifactCache:
                 with locked(self._root / LOCKS / "room", ROOM_TIMEOUT_S):
                     self._make_room(sum(entry.size_bytes for entry in manifest.files) + len(content))
                     _reserve(temporary, manifest, content)
-                origin.fill(digest, manifest, temporary)
-                _finish(temporary, manifest)
+                with steps.step("download", sum(entry.size_bytes for entry in manifest.files)):
+                    origin.fill(digest, manifest, temporary)
+                    _finish(temporary, manifest)
                 self._incoming.move_in(temporary, place)
             emit(Event.ARTIFACT_FETCHED, digest=digest, size_bytes=_size(place))
 
-    def _fault(self, digest: str) -> str | None:
+    def _fault(self, digest: str, steps: Steps) -> str | None:
         """The first file that is not here as it was published, None if every byte is."""
         place = self._place(digest)
         if (place / MANIFEST).is_symlink():
@@ -133,7 +136,8 @@ class ArtifactCache:
             manifest = _manifest(digest, (place / MANIFEST).read_bytes())
         except (FileNotFoundError, UnavailableError):
             return MANIFEST
-        return next((entry.path for entry in manifest.files if not _is_entry(place / entry.path, entry)), None)
+        with steps.step("verify", sum(entry.size_bytes for entry in manifest.files)):
+            return next((entry.path for entry in manifest.files if not _is_entry(place / entry.path, entry)), None)
 
     def _make_room(self, needed_bytes: int) -> None:
         """Removes what was used longest ago until so many bytes fit."""
@@ -202,8 +206,7 @@ def _manifest(digest: str, content: bytes) -> Manifest:
 def _is_entry(path: Path, entry: FileEntry) -> bool:
     if path.is_symlink() or not path.is_file() or path.stat().st_size != entry.size_bytes:
         return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == entry.sha256
+    return HASHED.sha256(path) == entry.sha256
 
 
 def _reserve(folder: Path, manifest: Manifest, content: bytes) -> None:
@@ -226,6 +229,7 @@ def _finish(folder: Path, manifest: Manifest) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+        HASHED.remember(folder / entry.path, entry.sha256)  # `fill` hashed what landed
 
 
 def _size(folder: Path) -> int:

@@ -8,6 +8,7 @@ from modelyard.core.clock import Clock
 from modelyard.core.errors import ConflictError, PublishError
 from modelyard.core.settings import ArtifactsSettings
 from modelyard.models.manifest import FileEntry, Manifest
+from modelyard.models.ports import UNTOLD, Steps
 from modelyard.storage.file.artifacts import DIGEST
 from modelyard.storage.file.cache import ArtifactCache
 from modelyard.storage.file.checked import MANIFEST, checked_manifest, parsed_manifest, wrong
@@ -63,7 +64,7 @@ class S3ArtifactStore:
         if not self._objects.put(self._location.key(digest, MANIFEST), content, retry):
             self._check_manifest(digest, retry)
 
-    def open(self, digest: str) -> Path:
+    def open(self, digest: str, steps: Steps = UNTOLD) -> Path:
         """A local copy of the version, its files read-only and of the published hashes, until `release`. From the
         cache without a word to the bucket, if it is whole there.
 
@@ -72,7 +73,7 @@ class S3ArtifactStore:
         """
         if DIGEST.fullmatch(digest) is None:
             raise artifact_not_found(digest)
-        return self._cache.open(digest, _Bucket(self._objects, self._settings, self._retry()))
+        return self._cache.open(digest, _Bucket(self._objects, self._settings, self._retry()), steps)
 
     def release(self, digest: str) -> None:
         """The copy may be removed when room is needed."""
