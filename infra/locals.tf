@@ -100,6 +100,7 @@ locals {
     MODELYARD_DATABASE__URL         = module.database.database_url
     MODELYARD_ARTIFACTS__URL        = "s3://${local.buckets.artifacts}/models"
     MODELYARD_LIMITS__URL           = module.database.limits_url
+    MODELYARD_LIMITS__TIMEOUT_MS    = var.valkey == "none" ? "250" : "50"
     MODELYARD_JOURNAL__DURABILITY   = local.journal_durability
     MODELYARD_HTTP__ROOT_PATH       = "/${local.names.stage}"
     MODELYARD_HTTP__TRUSTED_PROXIES = var.network.cidr

@@ -1,6 +1,7 @@
-"""The exact limit, wherever it is counted: the shared memory of a host, the fakes, a server of several hosts.
+"""The exact limit, wherever it is counted: the shared memory of a host, the fakes, a server or table of several hosts.
 
 One suite for all. The server's script runs with the test's clock in place of its own; nothing else of it is changed.
+The table is an emulator's, and its time the test's.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from hypothesis import strategies as st
 from counterserver.server import CounterServer
 from modelyard.limits.gcra import SharedGcra
 from modelyard.limits.ports import RateAsk, RateCounter, RateDecision, RemoteCounter
+from modelyard.storage.dynamodb.limits.counter import DynamoCounter
+from modelyard.storage.dynamodb.limits.service_time import ServiceTime
 from modelyard.storage.valkey import counter as module
 from modelyard.storage.valkey.counter import SCRIPT, ValkeyCounter
 from modelyard.storage.valkey.location import Location
@@ -57,13 +60,28 @@ class ClockedValkey(ValkeyCounter):
         return await super()._run([(*command, micros // 10**6, micros % 10**6) for command in commands])
 
 
+class Told(ServiceTime):
+    """The time of a service that has the test's clock."""
+
+    def is_known(self) -> bool:
+        return True
+
+    def heard(self, date_s: float, asked_s: float, answered_s: float) -> None:
+        """The emulator's own dates are of today."""
+
+
 class Counted:
     """Any counter, asked in one way; its clients are numbers, and nobody else's."""
 
     def __init__(
-        self, counter: RateCounter | RemoteCounter, clock: JumpingClock, loop: asyncio.AbstractEventLoop
+        self,
+        counter: RateCounter | RemoteCounter,
+        clock: JumpingClock,
+        loop: asyncio.AbstractEventLoop,
+        many: int = 1000,
     ) -> None:
         self.clock = clock
+        self.many = many
         self.remote = hasattr(counter, "close") and not isinstance(counter, SharedGcra)
         self._counter: Any = counter
         self._loop = loop
@@ -108,7 +126,7 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
     made.close()
 
 
-@pytest.fixture(scope="module", params=["shared memory", "fake", "remote fake", "valkey"])
+@pytest.fixture(scope="module", params=["shared memory", "fake", "remote fake", "valkey", "dynamodb"])
 def counted(request: pytest.FixtureRequest, loop: asyncio.AbstractEventLoop) -> Iterator[Counted]:
     """A counter of each kind; its clock is far from zero and turns when it is told."""
     clock = JumpingClock(now=1_800_000_000.0, monotonic=86_400.0)
@@ -122,6 +140,11 @@ def counted(request: pytest.FixtureRequest, loop: asyncio.AbstractEventLoop) -> 
         yield Counted(MemoryRateCounter(clock), clock, loop)
     elif request.param == "remote fake":
         yield Counted(MemoryRemoteCounter(clock), clock, loop)
+    elif request.param == "dynamodb":
+        table = request.getfixturevalue("dynamo")
+        told = DynamoCounter(table.counters(), table.settings("dynamodb://counters"), clock, time=Told(clock))
+        yield Counted(told, clock, loop, many=100)
+        loop.run_until_complete(told.close())
     else:
         counter = ClockedValkey(request.getfixturevalue("counter_server"), clock)
         yield Counted(counter, clock, loop)
@@ -168,11 +191,13 @@ def test_no_window_has_a_border(counted: Counted, client: int) -> None:
 
 
 def test_clients_do_not_touch_each_other(counted: Counted) -> None:
-    """A thousand clients in one exchange: each has its own burst of 2, all of it, in the order asked."""
+    """A thousand clients in one exchange (a hundred in a table, one request each): each has its own burst of 2, all
+    of it, in the order asked."""
     counted.anew()
-    asks = [(90_000 + n, 60.0, 2, 1 + n % 3) for n in range(1000)]
-    assert [one.passed for one in counted.take_all(asks)] == [min(2, 1 + n % 3) for n in range(1000)]
-    assert [one.passed for one in counted.take_all(asks)] == [max(0, min(1 + n % 3, 1 - n % 3)) for n in range(1000)]
+    asks = [(90_000 + n, 60.0, 2, 1 + n % 3) for n in range(counted.many)]
+    assert [one.passed for one in counted.take_all(asks)] == [min(2, 1 + n % 3) for n in range(counted.many)]
+    again = [one.passed for one in counted.take_all(asks)]
+    assert again == [max(0, min(1 + n % 3, 1 - n % 3)) for n in range(counted.many)]
 
 
 def test_a_client_that_is_named_twice_is_asked_twice(counted: Counted, client: int) -> None:
@@ -209,7 +234,7 @@ def test_the_largest_and_the_fastest_rates(counted: Counted, client: int) -> Non
     assert counted.take(client + 50_000, 1e-9, 10**9, 1000).passed == 1000
 
 
-@pytest.mark.parametrize("counted", ["shared memory", "valkey"], indirect=True)
+@pytest.mark.parametrize("counted", ["shared memory", "valkey", "dynamodb"], indirect=True)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     interval_us=st.one_of(st.integers(1, 5_000_000), st.sampled_from([333_333, 15_625, 1, 86_400_000_000])),
@@ -237,7 +262,7 @@ def test_every_verdict_is_the_models(
         assert found.reset_s == pytest.approx(float(left), abs=1e-6)
 
 
-SHARED = pytest.mark.parametrize("counted", ["remote fake", "valkey"], indirect=True)
+SHARED = pytest.mark.parametrize("counted", ["remote fake", "valkey", "dynamodb"], indirect=True)
 """What hosts share alone: a host's own quotas are not counted with its rates (tests/unit/limits/test_quota.py)."""
 
 
@@ -275,7 +300,7 @@ def test_a_count_that_was_lost_is_what_a_host_knows(counted: Counted, client: in
     assert counted.take_quota(client + 50_000, quota_kept=99, **asked) == (1, 0, 99)
 
 
-@pytest.mark.parametrize("counted", ["valkey"], indirect=True)
+@pytest.mark.parametrize("counted", ["valkey", "dynamodb"], indirect=True)
 @pytest.mark.parametrize("days", [-3, -1, 1, 3])
 def test_a_clock_that_is_set_back_finds_what_it_left(counted: Counted, client: int, days: int) -> None:
     """P10: a day, or three, on and back again: nobody gets a day twice, nobody is locked out."""

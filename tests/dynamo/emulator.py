@@ -60,6 +60,12 @@ class Dynamo:
             **given,
         )
 
+    def counters(self, keys: tuple[str, ...] = ("pk",)) -> str:
+        """The name of a new table of counters, as Terraform makes it."""
+        name = f"t{uuid.uuid4().hex[:12]}-counters"
+        self.make(name, {}, keys)
+        return name
+
     def drop(self, url: str) -> None:
         """Removes the tables of a URL."""
         for table in INDEXES:

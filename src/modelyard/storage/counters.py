@@ -3,30 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
+from modelyard.core.clock import SystemClock
 from modelyard.core.errors import SettingsError, UnavailableError
-from modelyard.core.settings import LimitsSettings
+from modelyard.core.settings import DatabaseSettings, LimitsSettings
 from modelyard.limits.breaker import Breaker
 from modelyard.limits.ports import RemoteCounter
+
+DYNAMODB = "dynamodb://"
 
 
 def open_counter(settings: LimitsSettings) -> RemoteCounter | None:
     """The counter of `limits.url`, not connected yet; None where each host counts by itself. By scheme: another kind
-    of counter is another branch here. SettingsError("setting_invalid")."""
-    if settings.url is None:
+    of counter is another branch here. SettingsError("setting_invalid"), UnavailableError("limits_unavailable")."""
+    url = settings.url
+    if url is None:
         return None
     try:
-        from modelyard.storage.valkey.counter import ValkeyCounter
-    except ModuleNotFoundError:
+        if url.startswith(DYNAMODB):
+            return _in_dynamodb(url.removeprefix(DYNAMODB))
+        return _in_valkey(url, settings)
+    except ModuleNotFoundError as error:
+        extra = "valkey" if error.name == "valkey" else "aws"
         raise SettingsError(
             "setting_invalid",
-            "The setting `limits.url` names Valkey, which the extra `valkey` brings.",
+            f"The setting `limits.url` names a counter that the extra `{extra}` brings.",
             field="limits.url",
-            expected="pip install 'modelyard[valkey]'",
+            expected=f"pip install 'modelyard[{extra}]'",
         ) from None
+
+
+def _in_valkey(url: str, settings: LimitsSettings) -> RemoteCounter:
+    from modelyard.storage.valkey.counter import ValkeyCounter
     from modelyard.storage.valkey.location import Location
 
-    return ValkeyCounter(Location.parse(settings.url), settings.password, settings.tls_ca)
+    return ValkeyCounter(Location.parse(url), settings.password, settings.tls_ca)
+
+
+def _in_dynamodb(table: str) -> RemoteCounter:
+    """Region and endpoint as AWS's own settings name them."""
+    from modelyard.storage.dynamodb.limits.counter import PATIENCE_S, DynamoCounter
+
+    region = os.environ.get("AWS_REGION")
+    return DynamoCounter(table, DatabaseSettings(region=region, busy_timeout_s=PATIENCE_S), SystemClock())
 
 
 def probe(settings: LimitsSettings) -> None:
