@@ -6,9 +6,10 @@ locals {
   nodes            = var.valkey == "node" ? (var.high_availability ? 2 : 1) : 0
   cache_member_ids = { for i in range(1, local.nodes + 1) : format("%03d", i) => "${var.names.cache}-${format("%03d", i)}" }
   cache_users      = var.valkey != "none" && var.valkey_access == "iam" ? toset(["service"]) : toset([])
-  cache_login      = var.valkey_access == "iam" ? "${var.names.cache}@" : ""
   cache_host       = try(aws_elasticache_replication_group.this["node"].primary_endpoint_address, aws_elasticache_serverless_cache.this["serverless"].endpoint[0].address, "")
-  limits_url       = var.valkey == "none" ? "dynamodb://${var.names.counters_table}" : "rediss://${local.cache_login}${local.cache_host}:${local.cache_port}"
+  cache_address    = "${local.cache_host}:${local.cache_port}"
+  cache_url        = var.valkey_access == "iam" ? "iam://${var.names.cache}@${local.cache_address}/${var.names.cache}" : "rediss://${local.cache_address}"
+  limits_url       = var.valkey == "none" ? "dynamodb://${var.names.counters_table}" : local.cache_url
 }
 
 resource "aws_elasticache_subnet_group" "this" {
@@ -20,14 +21,15 @@ resource "aws_elasticache_subnet_group" "this" {
   tags        = var.tags
 }
 
-# A user whose password is a signed token of the service's role; with IAM, name and identifier must be the same.
+# A user whose password is a signed token of the service's role; with IAM, name and identifier must be the same. It may run
+# the service's script and what that calls (docs/concepts/limits.md), and nothing else.
 resource "aws_elasticache_user" "this" {
   for_each = local.cache_users
 
   user_id       = var.names.cache
   user_name     = var.names.cache
   engine        = "valkey"
-  access_string = "on ~* resetchannels -@all +@read +@write +@connection +@scripting +@transaction -@dangerous"
+  access_string = "on ~modelyard:* resetchannels -@all +eval +evalsha +time +get +set +hget +hset +hdel +pexpire"
   tags          = var.tags
 
   authentication_mode {

@@ -13,8 +13,10 @@ locals {
 
   # The way in: the proxy where there is one, else the instance.
   host = try(aws_db_proxy.this["relational"].endpoint, aws_db_instance.this["relational"].address, "")
+  # RDS signs with its own authority, whose bundle the image holds (infra/README.md); the proxy with one that systems know.
+  authority = var.proxied ? "" : "?${var.engine == "mysql" ? "ssl_ca" : "sslrootcert"}=/etc/ssl/rds/global-bundle.pem"
   database_url = (local.relational
-    ? "iam://${var.names.database_user}@${local.host}:${local.port}/modelyard"
+    ? "iam://${var.names.database_user}@${local.host}:${local.port}/modelyard${local.authority}"
     : "dynamodb://${var.names.tables_prefix}"
   )
 }

@@ -4,7 +4,7 @@ output "database_url" {
 }
 
 output "limits_url" {
-  description = "Where limits are counted: rediss://… or dynamodb://table."
+  description = "Where limits are counted: iam://user@host:port/cache, rediss://… or dynamodb://table."
   value       = local.limits_url
 }
 

@@ -38,7 +38,7 @@ ROOT_PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+")
 BUCKET_URL = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/[A-Za-z0-9!_.*'()-]+)*/?")
 COUNTER_URL = re.compile(
     r"(?:redis|valkey)s?://(?:[^:@/?#\s]+@)?(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?(?:/[0-9]{0,5})?"
-    r"|dynamodb://[A-Za-z0-9_.-]{3,255}"
+    r"|iam://[A-Za-z0-9-]+@[A-Za-z0-9.-]+(?::[0-9]{1,5})?/[A-Za-z0-9-]+|dynamodb://[A-Za-z0-9_.-]{3,255}"
 )
 REVEALED = "revealed"
 """The context in which a dump holds secrets: for a process of ours, never for people or files."""
@@ -121,7 +121,7 @@ class LimitsSettings(Section):
     url: str | None = Field(
         None,
         description="Where hosts count together: `valkey://host:6379`, `redis://…`, or `rediss://…` for TLS; "
-        "`dynamodb://table`; each host by itself, in memory, if unset.",
+        "`iam://user@host:6379/cache` in ElastiCache; `dynamodb://table`; each host by itself, in memory, if unset.",
     )
     password: SecretStr | None = Field(None, description="The password of `url`; its user, if any, is in the URL.")
     tls_ca: Path | None = Field(
@@ -134,7 +134,8 @@ class LimitsSettings(Section):
     def _is_counter(cls, value: str | None) -> str | None:
         if value is not None and not COUNTER_URL.fullmatch(value):
             raise ValueError(
-                "valkey://user@host:6379/0, redis:// or rediss:// (the password is limits.password) or dynamodb://table"
+                "valkey://user@host:6379/0, redis:// or rediss:// (the password is limits.password), "
+                "iam://user@host:6379/cache, or dynamodb://table"
             )
         return value
 

@@ -11,7 +11,7 @@ from modelyard.core.settings import DatabaseSettings, LimitsSettings
 from modelyard.limits.breaker import Breaker
 from modelyard.limits.ports import RemoteCounter
 
-DYNAMODB = "dynamodb://"
+DYNAMODB, IAM = "dynamodb://", "iam://"
 
 
 def open_counter(settings: LimitsSettings) -> RemoteCounter | None:
@@ -38,7 +38,12 @@ def _in_valkey(url: str, settings: LimitsSettings) -> RemoteCounter:
     from modelyard.storage.valkey.counter import ValkeyCounter
     from modelyard.storage.valkey.location import Location
 
-    return ValkeyCounter(Location.parse(url), settings.password, settings.tls_ca)
+    location = Location.parse(url)
+    if url.startswith(IAM):
+        from modelyard.storage.valkey.iam import TokenLogin
+
+        return ValkeyCounter(location, TokenLogin(location, SystemClock()), settings.tls_ca)
+    return ValkeyCounter(location, settings.password, settings.tls_ca)
 
 
 def _in_dynamodb(table: str) -> RemoteCounter:

@@ -8,6 +8,7 @@ server that knows the newest token as its user's password stands in for it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +23,8 @@ from modelyard.storage.login.aws import AwsSecrets, RdsTokens
 from modelyard.storage.login.database import AGAIN_AFTER_S, SecretLogin, login_of
 from modelyard.storage.login.references import Reference, reference_of
 from modelyard.storage.sql.database import Database
+from modelyard.storage.sql.dialects.mysql import connect_args
+from modelyard.storage.sql.dialects.postgresql import _connect_args
 from modelyard.storage.sql.open import open_stores
 from objectstore.emulator import Emulator
 from postgres.server import Server, serving
@@ -291,3 +294,21 @@ def test_passwords_in_urls_are_not_shown() -> None:
     reference = f"postgresql://u:aws-sm://{ARN}#password@h/d"
     assert without_url_passwords(reference) == reference
     assert without_url_passwords("https://h:8443/path") == "https://h:8443/path"
+
+
+@pytest.mark.parametrize(("engine", "option", "port"), [("postgres", "sslrootcert", 5432), ("mysql", "ssl_ca", 3306)])
+def test_the_authority_that_terraform_names(engine: str, option: str, port: int) -> None:
+    """RDS signs with an authority that no system knows: infra/ names the image's bundle in the URL, in the words of
+    each engine, and the option outlives the login by IAM. A start without the file is refused."""
+    made = (Path(__file__).parents[3] / "infra" / "modules" / "database" / "main.tf").read_text()
+    (bundle,) = re.findall(r'"mysql" \? "ssl_ca" : "sslrootcert"\}=(/[a-z/.-]+)"', made)
+    assert bundle in (Path(__file__).parents[3] / "infra" / "README.md").read_text()
+    url, login = login_of(f"iam://modelyard@db.example.com:{port}/modelyard?{option}={bundle}", 1)
+    assert (dict(url.query), url.drivername.startswith(engine), login is None) == ({option: bundle}, True, False)
+    if engine == "postgres":
+        given = _connect_args(url, 1)
+        assert (given["sslmode"], "sslrootcert" in given) == ("verify-full", False)
+    else:
+        with pytest.raises(SettingsError) as found:
+            connect_args(url, 1)
+        assert "ssl_ca" in found.value.message

@@ -20,6 +20,7 @@ from valkey import exceptions as vendor
 from valkey.asyncio import Connection, SSLConnection
 
 from modelyard.limits.ports import QuotaShare, RateAsk, RateDecision
+from modelyard.storage.valkey.iam import TokenLogin
 from modelyard.storage.valkey.location import Location
 from modelyard.storage.valkey.refusals import refusal
 
@@ -37,12 +38,18 @@ class ValkeyCounter:
     """limits.ports.RemoteCounter. `script` is what counts; a test's may have a clock of its own."""
 
     def __init__(
-        self, location: Location, password: SecretStr | None = None, tls_ca: Path | None = None, script: str = SCRIPT
+        self,
+        location: Location,
+        login: SecretStr | TokenLogin | None = None,
+        tls_ca: Path | None = None,
+        script: str = SCRIPT,
     ) -> None:
+        """`login` is the password, or makes one for each connection."""
         self._location = location
+        self._renew = login.renew if isinstance(login, TokenLogin) else None
         self._script = script
         self._hash = sha1(script.encode(), usedforsecurity=False).hexdigest()
-        self._connection = _connection(location, password, tls_ca)
+        self._connection = _connection(location, login, tls_ca)
 
     async def take(self, asks: Sequence[RateAsk]) -> Sequence[RateDecision]:
         """See RemoteCounter."""
@@ -86,6 +93,8 @@ class ValkeyCounter:
 
     async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         connection = self._connection
+        if self._renew is not None and not connection.is_connected:
+            await self._renew()
         await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         replies: list[Any] = []
         for _ in commands:
@@ -129,14 +138,13 @@ def _depth_ns(ask: RateAsk, interval_ns: int) -> int:
     return min(interval_ns * ask.burst, MOST_NS)
 
 
-def _connection(location: Location, password: SecretStr | None, tls_ca: Path | None) -> Connection:
+def _connection(location: Location, login: SecretStr | TokenLogin | None, tls_ca: Path | None) -> Connection:
     """Every wait of it is bounded by whoever calls: `limits.timeout_ms` cancels."""
     known: dict[str, Any] = {
         "host": location.host,
         "port": location.port,
         "db": location.database,
-        "username": location.user or None,
-        "password": None if password is None else password.get_secret_value(),
+        **_signed_in(location, login),
         "socket_timeout": None,
         "socket_keepalive": True,
         # Who may only run scripts may not say its name.
@@ -146,3 +154,9 @@ def _connection(location: Location, password: SecretStr | None, tls_ca: Path | N
     if not location.tls:
         return Connection(**known)
     return SSLConnection(ssl_check_hostname=True, ssl_ca_certs=None if tls_ca is None else str(tls_ca), **known)
+
+
+def _signed_in(location: Location, login: SecretStr | TokenLogin | None) -> dict[str, Any]:
+    if isinstance(login, TokenLogin):
+        return {"credential_provider": login}
+    return {"username": location.user or None, "password": None if login is None else login.get_secret_value()}

@@ -29,12 +29,14 @@ _ANSWERS = {
     "DENIED": "not_permitted",
 }
 """What the first word of an answer means, where the library has no class for it."""
+_IN_SCRIPT = ("ACL failure in script", "user executing the script")
+"""What servers from 7 on, and before, say where a script calls what its user may not."""
 
 
 def refusal(error: BaseException, location: Location) -> UnavailableError:
     """UnavailableError("limits_unavailable"); `detail.reason` is a stable word."""
     where = f"`{location.shown()}`"
-    return _network(error, where, location) or _server(error, where)
+    return _network(error, where, location) or _server(error, where, location)
 
 
 def _network(error: BaseException, where: str, location: Location) -> UnavailableError | None:
@@ -65,12 +67,17 @@ _SAID = (vendor.AuthenticationError, vendor.AuthorizationError, vendor.BusyLoadi
 """Connection errors that are answers of the server."""
 
 
-def _server(error: BaseException, where: str) -> UnavailableError:
+def _server(error: BaseException, where: str, location: Location) -> UnavailableError:
     if isinstance(error, vendor.AuthenticationError | vendor.AuthenticationWrongNumberOfArgsError):
+        if location.cache:
+            said = f"The cache at {where} refuses the token: see that user and cache in limits.url are right, that this"
+            said = f"{said} role may elasticache:Connect to both, and that this machine's clock is right."
+            return _wrong("wrong_login", said, "a user and a cache that this role may connect to")
         said = f"The counter at {where} refuses the login: look at limits.password, and at the user in limits.url."
         return _wrong("wrong_login", said, "the login of a user who may count", "limits.password")
     word = _ANSWERS.get(str(error).partition(" ")[0], "")
-    if isinstance(error, vendor.NoPermissionError) or word == "not_permitted":
+    denied = any(said in str(error) for said in _IN_SCRIPT)
+    if isinstance(error, vendor.NoPermissionError) or word == "not_permitted" or denied:
         said = f"The user may not count at {where}: allow it what docs/concepts/limits.md names, on keys modelyard:*."
         return _wrong("not_permitted", said, "a user who may run scripts on modelyard:*")
     if isinstance(error, vendor.ReadOnlyError) or word == "read_only":
