@@ -147,14 +147,28 @@ def test_a_refused_login_asks_for_the_secret_now_and_then() -> None:
     secret, now = Kept("a"), [0.0]
     login = SecretLogin(lambda: {"password": secret.read(Reference("aws-sm", "x"))}, {"password": "a"}, lambda: now[0])
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(lambda _: login.renew(), range(8))) == [False] * 8
+        assert list(pool.map(lambda _: login.renew(now[0]), range(8))) == [False] * 8
     assert secret.reads == 1
     secret.text = "b"
-    assert not login.renew()
+    assert not login.renew(now[0] + 0.1)
     now[0] += AGAIN_AFTER_S
-    assert login.renew()
+    assert login.renew(now[0])
     assert login.given() == {"password": "b"}
-    assert not login.renew()
+    assert not login.renew(now[0] + 0.1)
+
+
+def test_who_was_refused_beside_another_gets_what_that_one_read() -> None:
+    """Two connections are refused after a change of the password. The first reads the new one; the second, which began
+    before that, is told to try it too, and one that begins afterwards is not."""
+    secret, now = Kept("b"), [10.0]
+    login = SecretLogin(lambda: {"password": secret.read(Reference("aws-sm", "x"))}, {"password": "a"}, lambda: now[0])
+    began = now[0]
+    now[0] += 0.5
+    assert [login.renew(began), login.renew(began)] == [True, True]
+    assert login.given() == {"password": "b"}
+    now[0] += 0.5
+    assert not login.renew(now[0])
+    assert secret.reads == 1
 
 
 def test_a_token_is_what_rds_expects(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -31,8 +32,9 @@ class Login(Protocol):
     def given(self) -> Mapping[str, str]:
         """`user` and `password`, as far as the URL does not say them. Raises what its source raises."""
 
-    def renew(self) -> bool:
-        """After a refusal: whether there is something else now that is worth a try."""
+    def renew(self, since_s: float) -> bool:
+        """After a refusal of an attempt that began at `since_s` (monotonic seconds): whether there is something else
+        by now that is worth a try."""
 
 
 class TokenLogin:
@@ -46,7 +48,7 @@ class TokenLogin:
         """A fresh one."""
         return {"password": self._tokens.make(*self._place)}
 
-    def renew(self) -> bool:
+    def renew(self, since_s: float) -> bool:
         """It was fresh already."""
         return False
 
@@ -64,21 +66,26 @@ class SecretLogin:
         self._given = first
         self._monotonic = monotonic
         self._next_s = 0.0
+        self._changed_s = -math.inf
         self._lock = threading.Lock()
 
     def given(self) -> Mapping[str, str]:
         """As it was read last."""
         return self._given
 
-    def renew(self) -> bool:
-        """Reads it, if that was not done a moment ago; whether it is another one."""
+    def renew(self, since_s: float) -> bool:
+        """Reads it, if that was not done a moment ago; whether it is another one, by whoever read it."""
         with self._lock:
+            if self._changed_s >= since_s:  # read while this attempt was under way
+                return True
             now_s = self._monotonic()
             if now_s < self._next_s:
                 return False
             self._next_s = now_s + AGAIN_AFTER_S
             before, self._given = self._given, self._read()
-            return self._given != before
+            changed = self._given != before
+            self._changed_s = self._monotonic() if changed else self._changed_s
+            return changed
 
 
 def login_of(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -52,10 +53,11 @@ class Database:
     def open(self) -> None:
         """Makes the database ready for transactions; SettingsError("setting_invalid" | "data_folder_unusable"),
         UnavailableError("store_unavailable")."""
+        began_s = time.monotonic()
         try:
             self.dialect.prepare(self._engine, self._busy_timeout_s)
         except ModelyardError as error:
-            if not self._renewed(error.__cause__):
+            if not self._renewed(error.__cause__, began_s):
                 raise
             self.dialect.prepare(self._engine, self._busy_timeout_s)
 
@@ -101,16 +103,17 @@ class Database:
                 act()
 
     def _connected(self, engine: Engine) -> Connection:
+        began_s = time.monotonic()
         try:
             return engine.connect()
         except DBAPIError as error:
-            if not self._renewed(error):
+            if not self._renewed(error, began_s):
                 raise
             return engine.connect()
 
-    def _renewed(self, error: BaseException | None) -> bool:
+    def _renewed(self, error: BaseException | None, began_s: float) -> bool:
         """Whether a refused login has something else to sign in with by now: a password may have been changed."""
-        return self._login is not None and login_refused(error) and self._login.renew()
+        return self._login is not None and login_refused(error) and self._login.renew(began_s)
 
     @contextmanager
     def _own_turn(self, kind: Kind) -> Iterator[None]:
