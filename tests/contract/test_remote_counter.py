@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from valkey import exceptions as vendor
 
 from counterserver.server import CounterServer
 from modelyard.limits.gcra import SharedGcra
@@ -313,3 +314,52 @@ def test_a_clock_that_is_set_back_finds_what_it_left(counted: Counted, client: i
         return counted.take_quota(client, quota_day=counted.today, **asked)[1:]
 
     assert [at(leap_s) for leap_s in (0.0, days * 86_400.0, 0.0, 0.0)] == [(1, 1), (1, 1), (1, 2), (0, 2)]
+
+
+class Losing(ClockedValkey):
+    """One that loses an answer, when told to: the server has counted by then."""
+
+    lost = False
+
+    async def _exchange(self, commands: Sequence[module.Command]) -> list[Any]:
+        replies = await super()._exchange(commands)
+        if self.lost:
+            self.lost = False
+            raise vendor.ConnectionError
+        return replies
+
+
+def test_what_was_given_back_is_not_given_back_twice(
+    counter_server: CounterServer, loop: asyncio.AbstractEventLoop
+) -> None:
+    """An exchange whose answer was lost is sent again. Of a quota of 7, of which 5 were set aside and 2 given back in
+    it, 4 are left and not 6; what was made without the counter may be told twice, which is less for the client."""
+    clock = JumpingClock(now=1_800_000_000.0)
+    counter, day = Losing(counter_server, clock), int(clock.now() // 86_400)
+    counted = Counted(counter, clock, loop)
+    asked = {"quota_per_day": 7, "quota_day": day}
+    assert counted.take_quota(1, count=5, **asked) == (5, 5, 5)
+    counter.lost = True
+    assert counted.take_quota(1, count=0, quota_correction=-2, **asked) == (0, 0, 3)
+    assert not counter.lost
+    counter.lost = True
+    assert counted.take_quota(1, count=0, quota_correction=1, **asked) == (0, 0, 5)
+    loop.run_until_complete(counter.close())
+
+
+def test_days_without_a_prediction_leave_nothing_behind(
+    counter_server: CounterServer, loop: asyncio.AbstractEventLoop
+) -> None:
+    """P4: a client that predicts on some days of each week, for a year: its counts are those of four days, not of all
+    that it passed over."""
+    clock = JumpingClock(now=1_800_000_000.0)
+    counter = ClockedValkey(counter_server, clock)
+    name, kept = uuid.uuid4().hex, 0
+    for number in range(365):
+        if number % 7 in (0, 1, 2, 5):
+            ask = RateAsk(name, 1, 1.0, 5, quota_per_day=9, quota_day=int(clock.now() // 86_400))
+            loop.run_until_complete(counter.take([ask]))
+            kept = max(kept, counter_server.ask("HLEN", f"modelyard:quota:{{{name}}}"))
+        clock.advance(86_400.0)
+    assert 1 < kept <= 4
+    loop.run_until_complete(counter.close())

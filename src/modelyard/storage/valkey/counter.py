@@ -2,8 +2,8 @@
 
 One connection, on which exchanges follow each other. The script runs by its hash; a server that does not know it (a
 new one, or one whose scripts were flushed) is sent its text. An exchange on a connection that turns out to be closed is
-tried once more on a new one: a server, or something between, closes what is idle. Should the first have been counted
-all the same, the client gets less for a moment, never more.
+tried once more on a new one, without what it gave back of quotas: a server, or something between, closes what is idle.
+Should the first have been counted all the same, the client gets less for a moment, never more.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from pydantic import SecretStr
 from valkey import exceptions as vendor
 from valkey.asyncio import Connection, SSLConnection
@@ -62,7 +63,7 @@ class ValkeyCounter:
                 if not was_open:
                     raise
                 await self._connection.disconnect(nowait=True)
-                replies = await self._run(commands)
+                replies = await self._run([command_of(_once_more(ask)) for ask in asks])
         except (vendor.ValkeyError, OSError, ValueError) as error:
             await self._connection.disconnect(nowait=True)
             raise refusal(error, self._location) from None
@@ -128,6 +129,11 @@ def decision_of(ask: RateAsk, passed: int, spent_ns: int, *quota: int) -> RateDe
         0.0 if passed == ask.count else (spent_ns + interval_ns - depth_ns) / 1e9,
         QuotaShare(*quota) if quota else None,
     )
+
+
+def _once_more(ask: RateAsk) -> RateAsk:
+    """An ask that may have been counted already. What it gave back of a quota is not given back twice."""
+    return ask if ask.quota_correction >= 0 else msgspec.structs.replace(ask, quota_correction=0)
 
 
 def _interval_ns(ask: RateAsk) -> int:

@@ -40,7 +40,8 @@ local today, days = math.floor(now_s / 86400), KEYS[2]
 local function count(day, number)
   redis.call('HSET', days, day, string.format('%.0f', number))
   -- Four days, as in limits.quota: a clock that is set a day or three on and back finds what it left.
-  redis.call('HDEL', days, day - 4)
+  -- Between two writes the hash may have stood for as long again as it lasts, and days without any leave nothing behind.
+  redis.call('HDEL', days, day - 4, day - 5, day - 6, day - 7, day - 8)
   redis.call('PEXPIRE', days, 4 * 86400 * 1000)
 end
 
