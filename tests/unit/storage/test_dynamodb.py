@@ -330,3 +330,147 @@ def test_an_event_that_was_moved_is_noticed(opened: Open, dynamo: Dynamo, url: s
     assert [(one.code, one.sequence) for one in stores.audit.verify().problems] == [("event_changed", 2)]
     dynamo.client.delete_item(TableName=table, Key={**place, "sk": {"S": f"{3:020d}"}})
     assert "tail_missing" in {one.code for one in stores.audit.verify().problems}
+
+
+def lost(target: str) -> dict[str, Any]:
+    """The next request of this kind is done, and its answer does not arrive."""
+    return {"times": 1, "target": target, "status": 500, "code": "InternalServerError", "applied": True}
+
+
+def test_a_lease_whose_answer_was_lost_is_held(opened: Open, dynamo: Dynamo) -> None:
+    """It was taken, so whoever asked for it has it; nobody else has it meanwhile."""
+    leases = opened().leases
+    for _ in range(2):
+        dynamo.fail(lost("PutItem"))
+        fence = leases.acquire("sweep", "a", 60.0)
+        assert fence is not None
+        assert leases.acquire("sweep", "b", 60.0) is None
+        leases.renew(fence, 60.0)
+        leases.release(fence)
+
+
+def test_a_day_that_is_forgotten_while_it_is_written_to_ends_no_sweep(
+    opened: Open, dynamo: Dynamo, clock: FakeClock
+) -> None:
+    """P13: records that came for it meanwhile, or a lost answer, are no lost lease; the sweep is done."""
+    stores = opened(days=0)
+    filled(stores)
+    cutoffs = Cutoffs(T0 + 3 * DAY_S, T0 + 3 * DAY_S)
+    fence = stores.leases.acquire("retention", "a", 60.0)
+    dynamo.fail(lost("DeleteItem"))
+    assert stores.retention.delete(cutoffs, 0.0, 100, fence).at is None
+    assert stores.log.count(ALL) == 0
+
+
+def test_what_a_dying_drain_began_goes_with_the_erasure(
+    opened: Open, dynamo: Dynamo, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S19: a drain dies between what belongs to a large record and the record; its subject is erased; the spool is read
+    again. Nothing of it is stored, and nothing stays: not its name, not a piece of its body. Of a record that a hold
+    keeps, the same reading takes nothing."""
+    stores = opened()
+    noise = random.Random(1).randbytes(700_000)
+    large = prediction_record("p1", at=T0, subject="patient-1", inputs=noise.hex())
+    held = prediction_record("p2", at=T0, subject="patient-1", model="garden")
+    stores.sink.store([held], None)
+    stores.outcomes.put([Outcome("p2", 0, 1, T0, "acme", "k")], T0)
+    writes = stores.sink._requests.write_many  # type: ignore[attr-defined]
+
+    def dying(*asked: Any, **more: Any) -> None:
+        writes(*asked, **more)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stores.sink._requests, "write_many", dying)  # type: ignore[attr-defined]
+        with pytest.raises(KeyboardInterrupt):
+            stores.sink.store([large], END)
+    assert names(dynamo, url, "p#p1", "s#patient-1") > 2
+    stores.holds.add(Hold("h", "a case", T0, model="garden"))
+    erasure = stores.erasures.register("patient-1", T0 + 1)
+    stores.erasures.erase(erasure, "patient-1", 10)
+    again = stores.sink.store([large, large, held], END)
+    assert (again.inserted, again.erased) == (0, 3)
+    assert names(dynamo, url, "p#p1") == 0
+    assert stores.log.get("p2")["outcomes"]
+    stores.holds.release("h")
+    stores.erasures.erase(erasure, "patient-1", 10)
+    assert names(dynamo, url, "p#p2", "s#patient-1") == 0
+
+
+def names(dynamo: Dynamo, url: str, *partitions: str) -> int:
+    """How many items there are in these partitions."""
+    items = dynamo.client.scan(TableName=f"{url.removeprefix('dynamodb://')}-predictions")["Items"]
+    return sum(item["pk"]["S"] in partitions for item in items)
+
+
+def test_an_erasure_reads_no_bodies(opened: Open, dynamo: Dynamo) -> None:
+    """P4: a subject may have more records than fit into memory: what goes is known by keys, and read as it is
+    needed."""
+    stores = opened()
+    filled(stores, 60)
+    dynamo.asked()
+    assert stores.erasures.erase(stores.erasures.register("s", T0 + 99), "s", 3).predictions == 3
+    asked = [one["request"]["RequestItems"] for one in dynamo.asked() if one["target"] == "BatchGetItem"]
+    reads = [request for tables in asked for request in tables.values()]
+    records = [request for request in reads if request["Keys"][0]["sk"]["S"] == "record"]
+    assert records
+    assert all("#body" not in request.get("ProjectionExpression", "#body") for request in records)
+
+
+def test_a_list_of_what_goes_fits_into_its_transaction(
+    opened: Open, dynamo: Dynamo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P13: records with many outcomes leave in several batches, each with its certificate, by age and by subject; what
+    one prediction has goes together."""
+    monkeypatch.setattr(certified, "MOST_KEYS", 20)
+    stores = opened(days=0)
+    filled(stores, 12)
+    stores.outcomes.put([Outcome("p000", item, 1, T0, "acme", "k") for item in range(30)], T0)
+    stores.outcomes.put([Outcome(f"p{n:03}", 0, 1, T0, "acme", "k") for n in range(1, 12)], T0)
+    erasure, batches = stores.erasures.register("s", T0 + 99), 0
+    while stores.erasures.erase(erasure, "s", 100).at is not None:
+        batches += 1
+    assert batches == 1, "the first alone, then the other two"
+    assert stores.log.count(ALL) == 9
+    since: float | None = 0.0
+    while since is not None:
+        since = stores.retention.delete(Cutoffs(T0 + DAY_S, T0 + DAY_S), since, 100).at
+        batches += 1
+    assert batches == 3
+    assert stores.log.count(ALL) == 0
+    said = [event.after for event in stores.audit.page(AuditFilter(action="retention:delete"), 9, None).events]
+    assert sum(one["predictions"] for one in said) == 12
+    assert sum(one["outcomes"] for one in said) == 41
+
+
+def test_days_of_outcomes_are_forgotten_with_their_records(opened: Open) -> None:
+    """P4: the list of days does not grow for ever; a day of which a hold keeps a record stays."""
+    stores = opened(days=0)
+    filled(stores, 4)
+    stores.sink.store([prediction_record("late", at=T0 - DAY_S, model="garden")], END)
+    stores.outcomes.put([Outcome(one, 0, 1, T0, "acme", "k") for one in ("p001", "late")], T0)
+    stores.holds.add(Hold("h", "a case", T0, model="garden"))
+    feeds = stores.outcomes._feeds  # type: ignore[attr-defined]
+    assert len(feeds.days("outcome")) == 2
+    cutoffs = Cutoffs(T0 + 9 * DAY_S, T0 + 9 * DAY_S)
+    stores.retention.delete(cutoffs, 0.0, 100)
+    assert [day.date for day in feeds.days("outcome")] == ["2023-11-13"]
+    assert stores.log.count(RecordFilter(outcome="has")) == 1
+    stores.holds.release("h")
+    stores.retention.delete(cutoffs, 0.0, 100)
+    assert (feeds.days("outcome"), feeds.days("record")) == ([], [])
+
+
+def test_a_time_that_ends_before_it_begins_has_no_records(opened: Open, dynamo: Dynamo) -> None:
+    """Within one day too: the service refuses a range that ends before it begins (moto does not)."""
+    stores = opened()
+    filled(stores, 4)
+    dynamo.asked()
+    wanted = RecordFilter(since=T0 + 3, until=T0 + 1)
+    assert stores.log.count(wanted) == 0
+    assert stores.log.page(wanted, 5, None).records == ()
+    assert stores.quarantine.page(wanted, 5, None).records == ()
+    for one in dynamo.asked():
+        if one["target"] == "Query":
+            values = one["request"]["ExpressionAttributeValues"]
+            assert values[":low"]["S"] <= values[":high"]["S"]

@@ -7,6 +7,7 @@ the time to live.
 
 from __future__ import annotations
 
+import uuid
 from contextlib import suppress
 
 from modelyard.core.lease import Fence
@@ -34,14 +35,20 @@ class DynamoLeases:
         if found is not None and found["holder"] not in ("", holder) and found["expires_at"] > now:
             return None
         token = 1 if found is None else found["token"] + 1
-        item = {"pk": LEASES, "sk": name, "holder": holder, "token": token, "expires_at": now + STAMP_S + ttl_s}
+        item = {
+            "pk": LEASES, "sk": name, "holder": holder, "token": token, "expires_at": now + STAMP_S + ttl_s,
+            "taken": uuid.uuid4().hex,
+        }  # fmt: skip
         unchanged = Condition("attribute_not_exists(#pk)")
         if found is not None:
             unchanged = Condition("#token = :token", {"token": found["token"]})
         try:
             requests.put(table, item, unchanged)
-        except ConditionFailedError:  # somebody else was quicker
-            return None
+        except ConditionFailedError:
+            # Somebody else was quicker, or we were: a request whose answer was lost is sent again.
+            there = requests.get(table, key_of(name))
+            if there is None or there.get("taken") != item["taken"]:
+                return None
         return Fence(name, token)
 
     def renew(self, fence: Fence, ttl_s: float) -> None:

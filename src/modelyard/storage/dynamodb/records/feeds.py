@@ -10,12 +10,14 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from modelyard.storage.dynamodb.attributes import Item, ordered
+from modelyard.storage.dynamodb.refusals import ConditionFailedError
 from modelyard.storage.dynamodb.requests import Condition, Requests, Span
 from modelyard.storage.dynamodb.tables import BY_DAY, INDEXES, PREDICTIONS
 
@@ -72,7 +74,8 @@ class Feeds:
             if self.requests.query(self.table, span, limit=1, count_only=True).count:
                 return
         unchanged = Condition("#revision = :revision", {"revision": day.revision})
-        self.requests.delete(self.table, (_days(feed), day.date), unchanged)
+        with suppress(ConditionFailedError):  # something was, or the answer to this was lost and it is gone
+            self.requests.delete(self.table, (_days(feed), day.date), unchanged)
 
     def count(self, stretch: Stretch, where: Condition | None = None) -> int:
         """How many items there are in a stretch."""
@@ -80,6 +83,7 @@ class Feeds:
             self.requests.count(self.table, span, where)
             for date in self._dates(stretch)
             for span in _spans(stretch, date)
+            if span.low <= span.high
         )
 
     def read(

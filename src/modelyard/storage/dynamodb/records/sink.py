@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from modelyard.core.types import Signature
 from modelyard.journal.ports import SpoolPosition, StoredBatch
 from modelyard.journal.record import PredictionRecord
-from modelyard.storage.dynamodb.attributes import Item, Key
+from modelyard.storage.dynamodb.attributes import Item, Key, key_of
 from modelyard.storage.dynamodb.metadata.registry import read_manifests
 from modelyard.storage.dynamodb.metadata.transactions import Metadata
 from modelyard.storage.dynamodb.records.feeds import ASIDE, RECORDS, Feeds, day_of
@@ -25,6 +25,7 @@ from modelyard.storage.dynamodb.records.layout import (
     Expiry,
     aside_items,
     given_of,
+    id_of,
     keys_of_outcomes,
     keys_of_record,
     pk,
@@ -145,16 +146,32 @@ class DynamoRecordSink:
 
     def _without(self, records: Sequence[PredictionRecord], erasures: Sequence[Erasure]) -> list[PredictionRecord]:
         """The records without those whose subject was erased after they were made: they waited in a spool."""
-        gone = [record.header.id for record in records if any(erasure.hits(record.header) for erasure in erasures)]
+        gone = [record for record in records if any(erasure.hits(record.header) for erasure in erasures)]
         if not gone:
             return list(records)
-        given = self._requests.get_many(self._table, [(pk(one), GIVEN) for one in gone])
-        keys: list[Key] = [(WAITING, one) for one in gone]
-        for one in gone:
-            keys += [(pk(one), GIVEN), *keys_of_outcomes(one, given_of(given.get((pk(one), GIVEN))))]
-        self._requests.write_many(self._table, deletes=keys)
-        dropped = set(gone)
-        return [record for record in records if record.header.id not in dropped]
+        self._forget(gone)
+        dropped = set(map(id, gone))
+        return [record for record in records if id(record) not in dropped]
+
+    def _forget(self, gone: Sequence[PredictionRecord]) -> None:
+        """Takes away what waits for these records, and what a process that died stored of them before it came to the
+        records themselves. One that is there was the erasure's to take, or a hold keeps it."""
+        ids = list(dict.fromkeys(record.header.id for record in gone))
+        found = self._requests.get_many(self._table, [(pk(one), RECORD) for one in ids], ("payload_sha256",))
+        payloads = {id_of(key): str(item["payload_sha256"]) for (key, _), item in found.items()}
+        never_came = [one for one in ids if one not in payloads]
+        given = self._requests.get_many(self._table, [(pk(one), GIVEN) for one in never_came])
+        keys: list[Key] = []
+        for one in never_came:
+            outcomes = given_of(given.get((pk(one), GIVEN)))
+            keys += [(WAITING, one), (pk(one), GIVEN), *keys_of_outcomes(one, outcomes)]
+        for record in gone:
+            payload = payloads.get(record.header.id)
+            if payload is None:
+                keys += map(key_of, record_items(record, to_row(record), None)[0])
+            if payload != record.payload_sha256:
+                keys += map(key_of, aside_items(record, None))
+        self._requests.write_many(self._table, deletes=dict.fromkeys(keys))
 
     def _remove_erased(
         self, new: Sequence[PredictionRecord], stored: Sequence[Item], known: Sequence[Erasure]

@@ -17,7 +17,7 @@ from modelyard.storage.dynamodb.attributes import Item
 from modelyard.storage.dynamodb.metadata.leases import held, key_of
 from modelyard.storage.dynamodb.metadata.trail import AuditTrail
 from modelyard.storage.dynamodb.metadata.transactions import Metadata, Transaction
-from modelyard.storage.dynamodb.records.feeds import ASIDE, RECORDS, Feeds, Reading, Stretch
+from modelyard.storage.dynamodb.records.feeds import ASIDE, OUTCOMES, RECORDS, Feeds, Reading, Stretch
 from modelyard.storage.dynamodb.records.layout import FILTERED, ID_TAKEN, WAITING, at_of
 from modelyard.storage.dynamodb.records.leaving.certified import MOST_AT_ONCE, Leaving, shown_counts
 from modelyard.storage.dynamodb.records.leaving.holds import held_by, keep, read_holds
@@ -91,7 +91,7 @@ class DynamoRetentionStore:
         orphans = self._orphans(cutoffs, most)
         going = self._leaving.gather(records[:most], asides[:most], orphans)
         if going.keys:
-            gone = records[:most]
+            gone = records[: len(going.ids)]
 
             def certify(t: Transaction) -> None:
                 if read_holds(self._metadata) != holds:
@@ -110,9 +110,9 @@ class DynamoRetentionStore:
 
             self._leaving.remove(going, certify)
         done = Deleted(len(going.ids), going.outcomes, len(asides[:most]), None, tuple(going.ids))
-        if len(records) > most:
-            return msgspec.structs.replace(done, at=at_of(records[most - 1]["at"]) / 1e6)
-        if len(asides) > most or len(orphans) == most:
+        if len(going.ids) < len(records):
+            return msgspec.structs.replace(done, at=at_of(records[len(going.ids) - 1]["at"]) / 1e6)
+        if len(asides) > most or len(orphans) == most or not going.complete:
             return msgspec.structs.replace(done, at=since or 0.0)
         self._forget_days(cutoffs)
         return done
@@ -141,6 +141,12 @@ class DynamoRetentionStore:
             for day in self._feeds.days(feed):
                 if day.date < end and (feed == ASIDE or day.stored <= 0):
                     self._feeds.drop_if_empty(feed, day)
+        # An outcome is of its prediction's day: none comes to a day that has no records any more.
+        with_records = {day.date for day in self._feeds.days(RECORDS)}
+        end = time_text(_us(cutoffs.predictions))[:10]
+        for day in self._feeds.days(OUTCOMES):
+            if day.date < end and day.date not in with_records:
+                self._feeds.drop_if_empty(OUTCOMES, day)
 
     def _check(self, fence: Fence | None) -> None:
         if fence is None:

@@ -32,15 +32,20 @@ from modelyard.storage.dynamodb.requests import Span
 
 MOST_AT_ONCE = 1000
 """Records of one batch, whatever `retention.batch` says: their list goes into one transaction."""
+MOST_KEYS = 50_000
+"""What goes at once, outcomes included: about three megabytes of names, packed into less than one, where a transaction
+takes four. One prediction alone may go beyond."""
 
 
 class Going(msgspec.Struct):
-    """What goes: keys, ids of predictions, how many records of each day; and how many outcomes that are."""
+    """What goes: keys, ids of predictions, how many records of each day; how many outcomes that are; and whether it is
+    all that was gathered of."""
 
     keys: list[Key] = []
     ids: list[str] = []
     days: dict[str, int] = {}
     outcomes: int = 0
+    complete: bool = True
 
 
 class Leaving:
@@ -51,16 +56,25 @@ class Leaving:
         self._metadata = metadata
 
     def gather(self, records: list[Item], asides: list[Item], orphans: list[str]) -> Going:
-        """All that goes with these records, with what was set aside, and the outcomes of predictions that never
-        came."""
+        """All that goes with these records, with what was set aside, and the outcomes of predictions that never came;
+        as many of them, in order, as a list holds, and at least one."""
         ids = [id_of(item["pk"]) for item in records]
         given = self._feeds.requests.get_many(self._feeds.table, [(pk(one), GIVEN) for one in (*ids, *orphans)])
-        keys = [key for item in records for key in keys_of_record(item)]
-        keys += [key for item in asides for key in keys_of_aside(item)]
-        outcomes = [key for (one, _), item in given.items() for key in keys_of_outcomes(id_of(one), given_of(item))]
-        keys += [*given, *outcomes, *((WAITING, one) for one in orphans)]
-        days = Counter(day_of(at_of(item["at"])) for item in records)
-        return Going(list(dict.fromkeys(keys)), ids, dict(days), len(outcomes))
+        keys = dict.fromkeys(key for item in asides for key in keys_of_aside(item))
+        taken = outcomes = 0
+        for number, one in enumerate((*ids, *orphans)):
+            own: list[Key] = keys_of_record(records[number]) if number < len(ids) else [(WAITING, one)]
+            found = given.get((pk(one), GIVEN))
+            own_outcomes = keys_of_outcomes(one, given_of(found))
+            own += [(pk(one), GIVEN), *own_outcomes] if found is not None else []
+            if taken and len(keys) + len(own) > MOST_KEYS:
+                break
+            keys |= dict.fromkeys(own)
+            taken, outcomes = taken + 1, outcomes + len(own_outcomes)
+        going = records[:taken]
+        days = Counter(day_of(at_of(item["at"])) for item in going)
+        complete = taken == len(ids) + len(orphans)
+        return Going(list(keys), ids[:taken], dict(days), outcomes, complete)
 
     def remove(self, going: Going, certify: Callable[[Transaction], None]) -> None:
         """Deletes it, with the certificate that `certify` writes."""

@@ -4,6 +4,7 @@ digest, and what points to the subject goes with the records."""
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -14,7 +15,7 @@ from modelyard.storage.dynamodb.attributes import Item, Key, ordered
 from modelyard.storage.dynamodb.metadata.trail import AuditTrail
 from modelyard.storage.dynamodb.metadata.transactions import Metadata, Transaction
 from modelyard.storage.dynamodb.records.feeds import ASIDE, Feeds
-from modelyard.storage.dynamodb.records.layout import RECORD, about, at_of, pk
+from modelyard.storage.dynamodb.records.layout import FILTERED, RECORD, about, at_of, pk
 from modelyard.storage.dynamodb.records.leaving.certified import MOST_AT_ONCE, Leaving, shown_counts
 from modelyard.storage.dynamodb.records.leaving.erasures import ERASURES, erasures_since, subject_digest
 from modelyard.storage.dynamodb.records.leaving.holds import held_by, read_holds
@@ -23,7 +24,8 @@ from modelyard.storage.dynamodb.requests import Span
 from modelyard.storage.prediction_row import microseconds, time_text
 
 _SALT_BYTES = 16
-_CHUNK = 100
+_CHUNK = 1000
+_NAMES = ("at", "parts", *FILTERED)
 _ATTEMPTS = 5
 
 
@@ -93,17 +95,21 @@ class DynamoErasureStore:
                 self._leaving.remove(going, certify)
             except _HoldsChangedError:
                 return None
-        last = at_of(records[-1]["at"]) / 1e6 if len(records) == most else None
-        return Deleted(len(records), going.outcomes, len(asides), last, tuple(going.ids))
+        more = len(records) == most or not going.complete
+        last = at_of(records[-1]["at"]) / 1e6 if more else None
+        return Deleted(len(going.ids), going.outcomes, len(asides), last, tuple(going.ids))
 
-    def _records(self, subject: str, until_us: int) -> list[Item]:
-        """The subject's records that are not younger, oldest first."""
+    def _records(self, subject: str, until_us: int) -> Iterator[Item]:
+        """The subject's records that are not younger, oldest first, without their bodies: one may have many."""
         if not subject:
-            return []
-        span = Span(about(subject), "r#", f"r#{ordered(until_us)}#~")
-        keys: list[Key] = [(pk(item["sk"].split("#", 2)[2]), RECORD) for item in self._pointers(span)]
-        found = self._feeds.requests.get_many(self._feeds.table, keys)
-        return [found[key] for key in keys if key in found]
+            return
+        pointers = self._feeds.requests.query_all(
+            self._feeds.table, Span(about(subject), "r#", f"r#{ordered(until_us)}#~"), limit=_CHUNK
+        )
+        while some := list(islice(pointers, _CHUNK)):
+            keys: list[Key] = [(pk(item["sk"].split("#", 2)[2]), RECORD) for item in some]
+            found = self._feeds.requests.get_many(self._feeds.table, keys, _NAMES)
+            yield from (found[key] for key in keys if key in found)
 
     def _asides(self, subject: str) -> list[Item]:
         """What was set aside about the subject."""
