@@ -4,6 +4,7 @@ together with the live ones, and reached by a deletion by subject."""
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from modelyard.journal.ports import Outcome, RecordFilter, SpoolPosition
 from modelyard.retention.archiving import Archiver
 from modelyard.retention.desk import RetentionDesk
 from modelyard.retention.ports import Archive, Archived, Hold
-from modelyard.retention.sweep import DAY_S, LEASE, Sweeper
+from modelyard.retention.sweep import DAY_S, LEASE, LEASE_S, Sweeper
 from modelyard.storage.archive.files import ParquetArchive
 from modelyard.storage.archive.log import WholeLog
-from modelyard.storage.archive.places import Place, open_place
+from modelyard.storage.archive.places import PARTIAL, Place, open_place
 from modelyard.storage.stores import Stores
 from modelyard.testing import FakeClock, memory_stores, prediction_record
 from modelyard.testing.analytics.archive import MemoryArchive
@@ -236,6 +237,101 @@ def test_no_record_is_on_its_way_while_a_subject_is_erased(folder_yard: Yard) ->
     assert refused.value.code == "lease_held"
     folder_yard.stores.leases.release(fence)
     assert folder_yard.desk.erase("s1").predictions == COUNT // 3
+
+
+class Stalled(ParquetArchive):
+    """The archive of a host that stands still while it writes a file: before it asks whether it is still alone, or
+    behind that. `meanwhile` happens then, once."""
+
+    def __init__(self, place: Place, behind: bool, meanwhile: Callable[[], None]) -> None:
+        super().__init__(place)
+        self._behind = behind
+        self._left = [meanwhile]
+
+    def write(self, partition: Any, chunks: Any, known: Any, still_alone: Callable[[], None]) -> Archived:
+        def stalled() -> None:
+            if self._behind:
+                still_alone()
+            for meanwhile in [self._left.pop()] if self._left else []:
+                meanwhile()
+            if not self._behind:
+                still_alone()
+
+        return super().write(partition, chunks, known, stalled)
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["before it asks", "behind that"])
+@pytest.mark.parametrize("archive", ["folder", "bucket"], indirect=True)
+def test_a_host_that_lost_its_lease_shows_no_file_of_an_erased_subject(archive: Archive, behind: bool) -> None:
+    """S19 P13: its records are read, its file is written, and then it stands still for longer than its lease. A
+    deletion by subject goes through meanwhile. The file never appears, nothing of the subject is anywhere, and the next
+    sweep moves what is left, each record once."""
+    assert isinstance(archive, ParquetArchive)
+    yard = Yard(memory_stores(), archive)
+    yard.stores.leases._clock = yard.clock  # type: ignore[attr-defined]
+
+    def erased() -> None:
+        yard.clock.advance(LEASE_S + 1)
+        assert yard.desk.erase("s1").predictions == COUNT // 3
+
+    stalled = Yard.__new__(Yard)
+    stalled.__dict__ |= {**yard.__dict__, "archive": Stalled(archive.place, behind, erased)}
+    with pytest.raises(ConflictError) as lost:
+        stalled.desk.sweep(force=True)
+    assert lost.value.code == "lease_lost"
+    assert archive.place.names() == archive.place.names(kind=PARTIAL) == []
+    assert yard.desk.sweep(force=True).archived > 10
+    left = sorted([*yard.live(), *archived_ids(archive)])
+    assert left == [f"p{n:03}" for n in range(COUNT) if n % 3 != 1]
+
+
+@pytest.mark.parametrize("act", ["sweep", "erase"])
+def test_what_a_kill_left_half_written_goes(folder_yard: Yard, tmp_path: Path, act: str) -> None:
+    """S19: a file that a killed sweep was writing holds what records hold: the next sweep removes it, and so does a
+    deletion by subject."""
+    half = tmp_path / "archive" / "day=2023-11-01" / "endpoint=e0" / ".5a.partial"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"PAR1 s1")
+    if act == "sweep":
+        folder_yard.desk.sweep(force=True)
+    else:
+        folder_yard.desk.erase("s1")
+    assert not half.exists()
+
+
+def test_a_file_that_appears_during_a_deletion_is_looked_at(folder_yard: Yard) -> None:
+    """S19: a copy in a bucket that was under way when its source was taken away may still arrive."""
+    folder_yard.desk.sweep(force=True)
+    archive = folder_yard.archive
+    assert isinstance(archive, ParquetArchive)
+    name = archive.place.names()[0]
+    content = archive.place.read(name)
+    looking = archive.erase("s1", lambda _record: False, lambda: None)
+    next(looking)
+    archive.place.write(name.replace("part-", "part-late-"), content, lambda: None)
+    list(looking)
+    assert archive.count("s1") == 0
+
+
+def test_what_is_archived_is_looked_up_once_a_partition(
+    folder_yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day may have hundreds of files: the ids that earlier sweeps left are read once, not again for each file."""
+    monkeypatch.setattr("modelyard.storage.archive.files.PART_ROWS", 1)
+    monkeypatch.setattr("modelyard.retention.archiving.CHUNK", 1)
+    looked: list[Any] = []
+
+    class Counting(ParquetArchive):
+        def ids(self, partition: Any) -> set[str]:
+            looked.append(partition)
+            return super().ids(partition)
+
+    assert isinstance(folder_yard.archive, ParquetArchive)
+    folder_yard.archive = Counting(folder_yard.archive.place)
+    folder_yard.desk.sweep(force=True)
+    partitions = {name.rpartition("/")[0] for name in folder_yard.archive.place.names()}
+    assert len(folder_yard.archive.place.names()) > 2 * len(partitions)
+    assert len(looked) == len(partitions)
 
 
 def test_an_archive_that_is_away_keeps_everything(tmp_path: Path) -> None:

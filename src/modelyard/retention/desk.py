@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 
@@ -112,8 +113,13 @@ class RetentionDesk:
     def _erase_archived(self, erasure_id: str, subject: str, still_alone: Callable[[], None]) -> int:
         if self._archive is None:
             return 0
+        self._archive.begin()
         in_force, archived = self._holds.holds(), 0
-        for file in self._archive.erase(subject, lambda record: any(holds(hold, record) for hold in in_force)):
+
+        def kept(record: dict[str, Any]) -> bool:
+            return any(holds(hold, record) for hold in in_force)
+
+        for file in self._archive.erase(subject, kept, still_alone):
             self._erasures.certify(erasure_id, {"predictions": file.predictions, "archived": file.file})
             archived += file.predictions
             still_alone()

@@ -149,18 +149,35 @@ class ErasedFile(msgspec.Struct, frozen=True):
 
 
 class Archive(Protocol):
-    """Records that left the database, in files by partition. UnavailableError("store_unavailable")."""
+    """Records that left the database, in files by partition. UnavailableError("store_unavailable").
+
+    Only who holds the lease of sweeps writes. A process that stood still may have lost it and not know, so none of its
+    files may appear behind the back of a deletion by subject: `begin` takes away what is half written, and `write` asks
+    `still_alone` between writing a file and showing it. A file whose writer asked in time is there when the next holder
+    looks, or was taken away from it."""
+
+    def begin(self) -> None:
+        """The caller has the lease from here on: what others left half written is gone, and none of it can become a
+        file any more."""
 
     def ids(self, partition: Partition) -> set[str]:
         """Which records of a partition are there."""
 
-    def write(self, partition: Partition, chunks: Iterator[list[dict[str, Any]]], known: Collection[str]) -> Archived:
+    def write(
+        self,
+        partition: Partition,
+        chunks: Iterator[list[dict[str, Any]]],
+        known: Collection[str],
+        still_alone: Callable[[], None],
+    ) -> Archived:
         """Writes one file of the first records that are not `known`, durable before this returns. The same records
-        make the same file again."""
+        make the same file again. Where `still_alone` raises nothing is seen of it."""
 
-    def erase(self, subject: str, keeps: Callable[[dict[str, Any]], bool]) -> Iterator[ErasedFile]:
+    def erase(
+        self, subject: str, keeps: Callable[[dict[str, Any]], bool], still_alone: Callable[[], None]
+    ) -> Iterator[ErasedFile]:
         """Takes the records of a subject out of every file, but those that are kept; yields each file when that is
-        done."""
+        done. Files that appear meanwhile are looked at too."""
 
     def count(self, subject: str) -> int:
         """How many records of a subject there are."""

@@ -140,11 +140,10 @@ class Sweeper:
         if self._archiver is None or not plan.due.predictions:
             return Swept(), 0
 
-        def after_batch() -> bool:
+        def still_alone() -> None:
             self._leases.renew(fence, LEASE_S)
-            return going_on()
 
-        gone, batches, more = self._archiver.run(plan.cutoffs, fence, most_batches, after_batch)
+        gone, batches, more = self._archiver.run(plan.cutoffs, fence, most_batches, still_alone, going_on)
         return Swept(gone.predictions, gone.outcomes, archived=gone.predictions, more=more), batches
 
     def _put_off(self, now: float, swept: float | None, due: Due) -> str | None:

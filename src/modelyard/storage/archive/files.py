@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from modelyard.retention.ports import Archived, ErasedFile, Partition
-from modelyard.storage.archive.places import Place
+from modelyard.storage.archive.places import PARTIAL, Place
 
 PART_ROWS = 20_000
 PART_BYTES = 64 * 1024 * 1024
@@ -50,6 +50,11 @@ class ParquetArchive:
     def __init__(self, place: Place) -> None:
         self.place = place
 
+    def begin(self) -> None:
+        """Takes away what was being written."""
+        for name in self.place.names(kind=PARTIAL):
+            self.place.remove(name)
+
     def ids(self, partition: Partition) -> set[str]:
         """What is there already of a partition."""
         import pyarrow.parquet as pq
@@ -60,7 +65,13 @@ class ParquetArchive:
             found.update(table.column("id").to_pylist())
         return found
 
-    def write(self, partition: Partition, chunks: Iterator[list[dict[str, Any]]], known: Collection[str]) -> Archived:
+    def write(
+        self,
+        partition: Partition,
+        chunks: Iterator[list[dict[str, Any]]],
+        known: Collection[str],
+        still_alone: Callable[[], None],
+    ) -> Archived:
         """Writes one file of the first records that are not `known`."""
         rows: list[dict[str, Any]] = []
         ids: list[str] = []
@@ -76,29 +87,39 @@ class ParquetArchive:
             return Archived("", tuple(ids))
         digest = hashlib.sha256("\n".join(row["id"] for row in rows).encode()).hexdigest()
         name = f"{_folder(partition)}/part-{digest[:16]}.parquet"
-        self.place.write(name, _parquet(rows))
+        self.place.write(name, _parquet(rows), still_alone)
         return Archived(name, tuple(ids))
 
-    def erase(self, subject: str, keeps: Callable[[dict[str, Any]], bool]) -> Iterator[ErasedFile]:
+    def erase(
+        self, subject: str, keeps: Callable[[dict[str, Any]], bool], still_alone: Callable[[], None]
+    ) -> Iterator[ErasedFile]:
         """Rewrites every file that has records of a subject, without those that `keeps` does not keep."""
+        looked = set[str]()
+        while new := [name for name in self.place.names() if name not in looked]:
+            for name in new:
+                looked.add(name)
+                if gone := self._without(name, subject, keeps, still_alone):
+                    yield ErasedFile(name, gone)
+
+    def _without(
+        self, name: str, subject: str, keeps: Callable[[dict[str, Any]], bool], still_alone: Callable[[], None]
+    ) -> int:
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
-        for name in self.place.names():
-            content = self.place.read(name)
-            named = pq.read_table(BytesIO(content), columns=["subject"], partitioning=None)
-            if not pc.any(pc.equal(named.column("subject"), subject)).as_py():
-                continue
-            rows = pq.read_table(BytesIO(content), partitioning=None).to_pylist()
-            endpoint = name.split("/")[1].removeprefix("endpoint=")
-            left = [row for row in rows if row["subject"] != subject or keeps({**row, "endpoint": endpoint})]
-            if len(left) == len(rows):
-                continue
-            if left:
-                self.place.write(name, _parquet(left))
-            else:
-                self.place.remove(name)
-            yield ErasedFile(name, len(rows) - len(left))
+        content = self.place.read(name)
+        named = pq.read_table(BytesIO(content), columns=["subject"], partitioning=None)
+        if not pc.any(pc.equal(named.column("subject"), subject)).as_py():
+            return 0
+        rows = pq.read_table(BytesIO(content), partitioning=None).to_pylist()
+        endpoint = name.split("/")[1].removeprefix("endpoint=")
+        left = [row for row in rows if row["subject"] != subject or keeps({**row, "endpoint": endpoint})]
+        if left and len(left) < len(rows):
+            self.place.write(name, _parquet(left), still_alone)
+        elif not left:
+            still_alone()
+            self.place.remove(name)
+        return len(rows) - len(left)
 
     def count(self, subject: str) -> int:
         """How many records of a subject there are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,20 +15,23 @@ from modelyard.core.settings import ArtifactsSettings
 
 RETRY_AFTER_S = 5.0
 INSTALL = "pip install 'modelyard[archive]'"
-_PARTIAL = ".partial"
+PARTIAL, WHOLE = ".partial", ".parquet"
+"""How the names of files end: one that is being written, which nobody reads, and one that is there."""
 
 
 class Place(Protocol):
     """Files by name, `day=…/endpoint=…/part-….parquet`; UnavailableError("store_unavailable")."""
 
-    def names(self, folder: str = "") -> list[str]:
-        """Names of all files below a folder, sorted."""
+    def names(self, folder: str = "", kind: str = WHOLE) -> list[str]:
+        """Names of all files of a kind below a folder, sorted."""
 
     def read(self, name: str) -> bytes:
         """A file's bytes."""
 
-    def write(self, name: str, content: bytes) -> None:
-        """In place of what was there; durable, and whole for whoever reads beside it."""
+    def write(self, name: str, content: bytes, still_alone: Callable[[], None]) -> None:
+        """In place of what was there; durable, and whole for whoever reads beside it. `still_alone` is called when the
+        content is safe under another name (PARTIAL); where it raises, or where that name is gone afterwards, nothing
+        becomes of it."""
 
     def remove(self, name: str) -> None:
         """Away with it, if it is there."""
@@ -63,9 +66,9 @@ class FolderPlace:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def names(self, folder: str = "") -> list[str]:
-        """Names of all files below a folder."""
-        found = (self._root / folder).rglob("*.parquet")
+    def names(self, folder: str = "", kind: str = WHOLE) -> list[str]:
+        """Names of all files of a kind below a folder."""
+        found = (self._root / folder).rglob(f"*{kind}")
         return sorted(str(path.relative_to(self._root)) for path in found)
 
     def read(self, name: str) -> bytes:
@@ -73,10 +76,10 @@ class FolderPlace:
         with _in_our_words():
             return (self._root / name).read_bytes()
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: bytes, still_alone: Callable[[], None]) -> None:
         """Beside its name first, then under it."""
         path = self._root / name
-        partial = path.with_name(f".{secrets.token_hex(8)}{_PARTIAL}")
+        partial = path.with_name(f".{secrets.token_hex(8)}{PARTIAL}")
         with _in_our_words():
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -85,7 +88,9 @@ class FolderPlace:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
-                partial.replace(path)
+                still_alone()
+                with _told_why(still_alone):
+                    partial.replace(path)
             finally:
                 partial.unlink(missing_ok=True)
             for folder in (path.parent, path.parent.parent, self._root):
@@ -95,6 +100,7 @@ class FolderPlace:
         """Away with it."""
         with _in_our_words():
             (self._root / name).unlink(missing_ok=True)
+        _sync((self._root / name).parent)
 
     def dataset(self) -> tuple[Any, str]:
         """See Place."""
@@ -112,29 +118,43 @@ class BucketPlace:
         self._made: Any = None
         self._pid = 0
 
-    def names(self, folder: str = "") -> list[str]:
-        """Names of all objects below a folder."""
+    def names(self, folder: str = "", kind: str = WHOLE) -> list[str]:
+        """Names of all objects of a kind below a folder."""
         from pyarrow import fs
 
         chosen = fs.FileSelector(f"{self._root}/{folder}".rstrip("/"), recursive=True, allow_not_found=True)
         with _in_our_words():
             found = self._fs.get_file_info(chosen)
-        return sorted(one.path.removeprefix(f"{self._root}/") for one in found if one.path.endswith(".parquet"))
+        return sorted(one.path.removeprefix(f"{self._root}/") for one in found if one.path.endswith(kind))
 
     def read(self, name: str) -> bytes:
         """An object's bytes."""
         with _in_our_words(), self._fs.open_input_stream(f"{self._root}/{name}") as file:
             return bytes(file.read())
 
-    def write(self, name: str, content: bytes) -> None:
-        """S3 shows an object when all of it is there."""
-        with _in_our_words(), self._fs.open_output_stream(f"{self._root}/{name}") as file:
-            file.write(content)
+    def write(self, name: str, content: bytes, still_alone: Callable[[], None]) -> None:
+        """S3 shows an object when all of it is there; an upload that began cannot be taken back, a copy can be refused
+        by its source."""
+        final = f"{self._root}/{name}"
+        partial = f"{final.rpartition('/')[0]}/.{secrets.token_hex(8)}{PARTIAL}"
+        with _in_our_words():
+            try:
+                with self._fs.open_output_stream(partial) as file:
+                    file.write(content)
+                still_alone()
+                with _told_why(still_alone):
+                    self._fs.copy_file(partial, final)
+            finally:
+                self._delete(partial)
 
     def remove(self, name: str) -> None:
         """Away with it; a bucket with versions keeps the old one until its lifecycle ends it."""
         with _in_our_words():
-            self._fs.delete_file(f"{self._root}/{name}")
+            self._delete(f"{self._root}/{name}")
+
+    def _delete(self, path: str) -> None:
+        with suppress(FileNotFoundError):
+            self._fs.delete_file(path)
 
     def dataset(self) -> tuple[Any, str]:
         """See Place."""
@@ -161,6 +181,16 @@ class BucketPlace:
             background_writes=False,
             **more,
         )
+
+
+@contextmanager
+def _told_why(still_alone: Callable[[], None]) -> Iterator[None]:
+    """What was written may be gone: who has the lease now takes it away."""
+    try:
+        yield
+    except OSError:
+        still_alone()
+        raise
 
 
 @contextmanager

@@ -52,11 +52,20 @@ class MemoryArchive:
     def __init__(self) -> None:
         self.files: dict[str, list[dict[str, Any]]] = {}
 
+    def begin(self) -> None:
+        """Nothing is half written here."""
+
     def ids(self, partition: Partition) -> set[str]:
         """Which records of a partition are there."""
         return {one["id"] for name, rows in self.files.items() if name.startswith(_folder(partition)) for one in rows}
 
-    def write(self, partition: Partition, chunks: Iterator[list[dict[str, Any]]], known: Collection[str]) -> Archived:
+    def write(
+        self,
+        partition: Partition,
+        chunks: Iterator[list[dict[str, Any]]],
+        known: Collection[str],
+        still_alone: Callable[[], None],
+    ) -> Archived:
         """Writes one file of all records that are not known."""
         records = [record for chunk in chunks for record in chunk]
         ids = tuple(record["id"] for record in records)
@@ -68,14 +77,18 @@ class MemoryArchive:
         if not new:
             return Archived("", ids)
         name = f"{_folder(partition)}part-{new[0]['id']}-{len(new)}.parquet"
+        still_alone()
         self.files[name] = new
         return Archived(name, ids)
 
-    def erase(self, subject: str, keeps: Callable[[dict[str, Any]], bool]) -> Iterator[ErasedFile]:
+    def erase(
+        self, subject: str, keeps: Callable[[dict[str, Any]], bool], still_alone: Callable[[], None]
+    ) -> Iterator[ErasedFile]:
         """Takes a subject's records out."""
         for name, rows in list(self.files.items()):
             left = [row for row in rows if row["subject"] != subject or keeps(row)]
             if len(left) < len(rows):
+                still_alone()
                 self.files[name] = left
                 if not left:
                     del self.files[name]
