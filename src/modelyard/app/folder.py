@@ -24,6 +24,7 @@ class DataFolder:
         self.tallies = self.path / "tallies"
         self.loads = self.path / "loads"
         self.unhealthy = self.path / "unhealthy"
+        self.run = self.path / "run"
         self.address = self.path / "server.json"
         self._lock_path = self.path / "server.lock"
         self._lock_fd = -1

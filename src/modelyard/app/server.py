@@ -29,6 +29,7 @@ from modelyard.http.processes.supervisor import Supervisor
 from modelyard.http.processes.tally import Tallies
 from modelyard.limits.gcra import SharedGcra
 from modelyard.models.signing.trust import Trust
+from modelyard.runtimes.shared.place import clear
 from modelyard.storage.counters import probe
 from modelyard.storage.sql.open import open_stores
 
@@ -87,6 +88,7 @@ def serve(
     board = Board.create(folder.board)
     Tallies(folder.tallies).clear()
     LoadFiles(folder.loads).clear()
+    clear(folder.run)
     counter = SharedGcra.create(settings.limits.max_clients)
     inherited = Inherited(listener.fileno(), counter, restored_quotas(settings))
     spawn = Spawner(settings, threads, inherited, libraries(settings))

@@ -59,6 +59,7 @@ from modelyard.models.loads.timeline import Timeline
 from modelyard.predict import Predictor, Replays, WaitingPredictor
 from modelyard.predict.ports import Commit, Journal
 from modelyard.routing.table import RoutingTable
+from modelyard.runtimes.shared.runtime import Meeting, SharedRuntimes, installed
 from modelyard.runtimes.threads import size_threads
 from modelyard.storage.counters import open_counter
 from modelyard.storage.file.kept import KeptAnswers
@@ -245,8 +246,11 @@ def _run_notes(settings: Settings, folder: DataFolder, board: Board, slot: int, 
 def _catalog(
     settings: Settings, services: Services, clock: Clock, notes: RunNotes, told: Callable[[tuple[Timeline, ...]], None]
 ) -> Catalog:
-    threads = size_threads(settings).threads
-    return Catalog(services.artifacts, services.runtimes, settings, clock, threads, notes, told)
+    sized = size_threads(settings)
+    alone = settings.models.max_threads or sized.usable
+    meeting = Meeting(DataFolder(settings.data).run, alone, os.getppid(), release=installed())
+    runtimes = SharedRuntimes(services.runtimes, settings, meeting)
+    return Catalog(services.artifacts, runtimes, settings, clock, sized.threads, notes, told)
 
 
 def _polling(poll: Callable[[], None], catalog: Catalog, tally: Tally) -> Callable[[], None]:

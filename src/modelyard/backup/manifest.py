@@ -32,7 +32,7 @@ _ALONE = frozenset({DATABASE, AUDIT_HEAD, SECRET, KEPT})
 LEFT_OUT = {
     "spool": "raw bodies, not redacted yet; their records are in the database, but for those counted as waiting",
     "tls": "a start makes a new self-signed certificate",
-    "board, tallies, server.json, server.lock, drain.lock": "they describe the processes that run now",
+    "board, run, tallies, server.json, server.lock, drain.lock": "they describe the processes that run now",
     "configuration": "it lies outside the data folder: the file, the environment, your own certificates",
 }
 """What of a data folder no backup holds, and why."""

@@ -69,7 +69,8 @@ class Event(StrEnum):
     MODEL_LOAD_FAILED = "model.load_failed"
     """A version could not be loaded; its endpoint keeps what it had."""
     MODEL_PROCESS_LOST = "model.process_lost"
-    """A jailed version's process ended in a run, or was ended for what it did (`code`); it is started again."""
+    """A version's own process, a jail or one that all workers share, ended in a run, or was ended for what it did
+    (`code`); it is started again."""
     MODEL_UNHEALTHY = "model.unhealthy"
     """Too many workers died in this version's run; it is not loaded again until somebody revives it."""
     MODEL_REVIVED = "model.revived"

@@ -29,14 +29,24 @@ class ModelsSettings(Section):
     unsafe_formats: tuple[Literal["python", "pickle"], ...] = Field(
         (), description="Formats whose files are programs, allowed from trusted signers, in a jail: `python`, `pickle`."
     )
-    jail_memory_bytes: int = Field(2 * 1024 * MIB, ge=256 * MIB, description="Memory of a jailed model's process.")
+    jail_memory_bytes: int = Field(
+        2 * 1024 * MIB, ge=256 * MIB, description="Memory of a jailed process; of a shared one, beside the model."
+    )
     jail_tensor_bytes: int = Field(
-        128 * MIB, ge=MIB, le=4096 * MIB, description="Most bytes of a jailed run's inputs, and of its outputs."
+        128 * MIB,
+        ge=MIB,
+        le=4096 * MIB,
+        description="Most bytes of a run's inputs, and of its outputs, in another process.",
+    )
+    shared_from_bytes: int = Field(
+        256 * MIB,
+        ge=0,
+        description="Versions at least so large are held once for all workers, in one process; 0: never.",
     )
     max_run_s: float = Field(
-        60, gt=0, description="A run longer than this hangs: its worker is replaced, or its jailed process."
+        60, gt=0, description="A run longer than this hangs: its worker is replaced, or its own process."
     )
-    unhealthy_deaths: int = Field(5, ge=1, description="Workers, or jailed processes, that may die in a version's run.")
+    unhealthy_deaths: int = Field(5, ge=1, description="Workers, or processes of a version, that may die in its run.")
     unhealthy_within_s: float = Field(60, gt=0, description="The time in which those deaths count.")
     max_threads: int | None = Field(None, ge=1, description="Threads for numeric libraries; from the cgroup if unset.")
     parallel_loads: int | None = Field(

@@ -17,7 +17,7 @@ from modelyard.core.settings import Settings
 from modelyard.core.types import Servable
 from modelyard.models.load import load_servable, runtime_for
 from modelyard.models.loads.timeline import LoadLog, Timeline, Watch
-from modelyard.models.ports import ArtifactStore, Health, Key, Loads, Runtime, Version
+from modelyard.models.ports import ArtifactStore, Health, Key, Loads, Runtime, Version, is_shared
 from modelyard.telemetry.logs import emit
 
 RETRY_S = 30.0
@@ -194,6 +194,8 @@ class Catalog:
     def _load_sized(self, version: Version, folder: Path, watch: Watch) -> Servable:
         """With one thread if the model is small and quick, else with all that it may have: handing a part of a short
         run to another thread costs more than the part."""
+        if is_shared(version.manifest, self._settings):
+            return self._load_with(version, folder, self._threads, watch)
         small = size_bytes(version) <= SMALL_BYTES
         servable = self._load_with(version, folder, 1 if small else self._threads, watch)
         if not small or servable.profile.in_loop or self._threads == 1:

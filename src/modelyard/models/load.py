@@ -30,7 +30,7 @@ from modelyard.core.types import (
 )
 from modelyard.models.loads.hashed import HASHED
 from modelyard.models.manifest import Manifest
-from modelyard.models.ports import UNSAFE_FORMATS, UNTOLD, Runtime, Steps, Version
+from modelyard.models.ports import UNSAFE_FORMATS, UNTOLD, Runtime, Steps, Version, is_shared
 from modelyard.models.report import jail_bounds
 from modelyard.models.rows import attempts, is_batchable, row_count, spread_rows
 from modelyard.models.signing.trust import Signed, Trust, demand_trusted
@@ -75,11 +75,11 @@ def load_servable(
     try:
         with steps.step("warm_up"):
             example = decode_example(manifest.signature, manifest.example)
-            profile = check_load(loaded, example, loop_bound_us(manifest.format, settings), clock, measuring)
+            profile = check_load(loaded, example, loop_bound_us(manifest, settings), clock, measuring)
     except BaseException:
         loaded.close()
         raise
-    _trim()
+    trim()
     return Servable(version.model, version.version, version.digest, loaded, profile, policy_text(manifest.redaction))
 
 
@@ -140,16 +140,17 @@ def _permit(manifest: Manifest, signed: Signed, settings: Settings) -> None:
     demand_trusted(signed, f"its format `{manifest.format}` runs code")
 
 
-def loop_bound_us(form: str, settings: Settings) -> float:
-    """How long a run on the event loop may take. Never a jailed one: a process that hangs would hold the loop."""
-    return 0.0 if form in UNSAFE_FORMATS else settings.batching.max_loop_run_us
+def loop_bound_us(manifest: Manifest, settings: Settings) -> float:
+    """How long a run on the event loop may take. Never one in another process: if that hangs it would hold the loop."""
+    remote = manifest.format in UNSAFE_FORMATS or is_shared(manifest, settings)
+    return 0.0 if remote else settings.batching.max_loop_run_us
 
 
-def _trim() -> None:
+def trim() -> None:
     """Gives the free pages of the C library back to the kernel: loading leaves as many as the file is large."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
-    if trim is not None:
-        trim(0)
+    found = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+    if found is not None:
+        found(0)
 
 
 def verify(version: Version, folder: Path) -> None:

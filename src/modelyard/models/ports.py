@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
+from modelyard.core.settings import Settings
 from modelyard.core.types import LoadedModel, Servable, Signature
 from modelyard.models.manifest import Manifest
 
@@ -27,6 +28,14 @@ class Version(msgspec.Struct, frozen=True):
     digest: str
     manifest: Manifest
     created_at: float
+
+
+def is_shared(manifest: Manifest, settings: Settings) -> bool:
+    """Whether a version is held once for all workers of a host, in a process that they share; else each worker holds
+    it, or has a jail that does."""
+    least = settings.models.shared_from_bytes
+    large = 0 < least <= sum(entry.size_bytes for entry in manifest.files)
+    return large and settings.workers > 1 and manifest.format not in UNSAFE_FORMATS
 
 
 class Registry(Protocol):
@@ -109,6 +118,15 @@ class Health(Protocol):
 
     def is_unhealthy(self, model: str, version: str) -> bool:
         """Whether too many workers died in its run."""
+
+
+@runtime_checkable
+class ReportsDeaths(Protocol):
+    """A loaded model whose process serves other workers too: each death is counted once, by whoever saw it first."""
+
+    def report_deaths(self, report: Callable[[str, bool], None]) -> None:
+        """From now on `report` is called with the code of each death that this worker saw first, and whether it was
+        one too many; in any thread."""
 
 
 class Runtime(Protocol):

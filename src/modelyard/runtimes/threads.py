@@ -40,6 +40,11 @@ class Threads:
     threads: int
     libraries: Mapping[str, int]
 
+    @property
+    def usable(self) -> int:
+        """Whole cores for a process that shares them with nobody, at least one."""
+        return self.cores if self.quota_cores is None else min(self.cores, max(1, math.floor(self.quota_cores)))
+
 
 def size_threads(
     settings: Settings, environ: MutableMapping[str, str] | None = None, root: Path = Path("/")
@@ -52,7 +57,7 @@ def size_threads(
     environ = os.environ if environ is None else environ
     cores = len(os.sched_getaffinity(0))
     quota = quota_cores(root)
-    usable = cores if quota is None else min(cores, max(1, math.floor(quota)))
+    usable = Threads(cores, quota, 1, {}).usable
     threads = settings.models.max_threads or max(1, usable // settings.workers)
     given: dict[str, int] = {}
     for library, variable in LIBRARIES.items():

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from modelyard.core.clock import Clock
 from modelyard.core.errors import ModelError
 from modelyard.core.events import Event
 from modelyard.core.types import Array, LoadedModel, Signature, Tensors
+from modelyard.models.ports import ReportsDeaths
 from modelyard.telemetry.logs import emit
 
 HUNG_COUNTS = 2
@@ -63,12 +65,18 @@ class RunNotes:
 
     def died(self, key: Key, code: str) -> None:
         """A jailed model's process ended in its run; this worker lives on."""
-        token = version_token(*key)
         emit(Event.MODEL_PROCESS_LOST, "error", model=key[0], version=key[1], code=code)
+        token = version_token(*key)
         with self._suspecting:
             guilty = self._suspects.note(frozenset((token,)), self._clock.monotonic())
         if token in guilty:
             self._on_unhealthy(token)
+
+    def shared_died(self, key: Key, code: str, guilty: bool) -> None:
+        """A process that all workers share ended, and this worker saw it first; `guilty`: one time too many."""
+        emit(Event.MODEL_PROCESS_LOST, "error", model=key[0], version=key[1], code=code)
+        if guilty:
+            self._on_unhealthy(version_token(*key))
 
     @contextmanager
     def loading(self, model: str, version: str) -> Iterator[None]:
@@ -123,7 +131,7 @@ class RunNotes:
 class WatchedModel:
     """A loaded model whose runs are noted on the board; everything else is the model's own."""
 
-    __slots__ = ("_key", "_loaded", "_notes", "_token", "signature")
+    __slots__ = ("_counted", "_key", "_loaded", "_notes", "_token", "signature")
 
     def __init__(self, loaded: LoadedModel, key: Key, notes: RunNotes) -> None:
         self.signature: Signature = loaded.signature
@@ -131,13 +139,16 @@ class WatchedModel:
         self._key = key
         self._token = version_token(*key)
         self._notes = notes
+        self._counted = not isinstance(loaded, ReportsDeaths)
+        if isinstance(loaded, ReportsDeaths):
+            loaded.report_deaths(partial(notes.shared_died, key))
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> dict[str, Array]:
         """As the model runs."""
         try:
             return self._notes.run(self._loaded, self._token, inputs, outputs)
         except ModelError as error:
-            if error.code in PROCESS_DEATHS:
+            if self._counted and error.code in PROCESS_DEATHS:
                 self._notes.died(self._key, error.code)
             raise
 
