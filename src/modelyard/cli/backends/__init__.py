@@ -15,7 +15,6 @@ Json = dict[str, Any]
 Progress = Callable[[int], None]
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-DEFAULT_DATA = Path("modelyard-data")
 
 
 class Backend(Protocol):
@@ -124,8 +123,8 @@ class Backend(Protocol):
 
 @contextmanager
 def backend(data: Path | None, server: str | None, key: str | None) -> Iterator[Backend]:
-    """The backend that the options and the environment name: --server, --data, MODELYARD_SERVER, MODELYARD_DATA,
-    the default folder, in this order."""
+    """The backend that the options and the environment name: --server, --data, MODELYARD_SERVER, and the settings
+    (MODELYARD_DATA, the file of MODELYARD_CONFIG, the default folder), in this order."""
     chosen = _choose(data, server, key)
     try:
         yield chosen
@@ -148,8 +147,12 @@ def _choose(data: Path | None, server: str | None, key: str | None) -> Backend:
 
 
 def data_folder(data: Path | None) -> Path:
-    """The data folder that the option or the environment names."""
-    return data or Path(os.environ.get("MODELYARD_DATA") or DEFAULT_DATA)
+    """The data folder that the option names, else the settings, as a server that is started here takes it."""
+    if data is not None:
+        return data
+    from modelyard.core.settings import load_settings
+
+    return load_settings().data
 
 
 def given_key(key: str | None) -> str | None:

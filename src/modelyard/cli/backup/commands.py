@@ -9,7 +9,6 @@ import typer
 
 from modelyard.backup.create import create as create_backup
 from modelyard.backup.restore import verify as verify_backup
-from modelyard.cli.backends import data_folder
 from modelyard.cli.backup.shown import facts, quiet_events, watched
 from modelyard.cli.exits import Exit
 from modelyard.cli.terminal.options import AsJson, Data
@@ -40,7 +39,7 @@ def create(
     Example: `modelyard backup create --out backup-monday.tar`
     """
     quiet_events()
-    settings = load_settings(data=data_folder(data))
+    settings = load_settings(data=data)
     with progress("Backing up", None, in_bytes=True, quiet=as_json) as bar:
         made = create_backup(settings, out, SystemClock(), wait_s, bar)
     if as_json:

@@ -12,7 +12,6 @@ import typer
 
 from modelyard.audit.event import Change
 from modelyard.audit.vocabulary import AuditAction
-from modelyard.cli.backends import data_folder
 from modelyard.cli.backup.shown import quiet_events
 from modelyard.cli.terminal.options import AsJson, Data
 from modelyard.cli.terminal.output import print_json, print_table, say
@@ -63,7 +62,7 @@ def post(data: Data = None, config: Config = None, as_json: AsJson = False) -> N
 
 
 def _settings(data: Path | None, config: Path | None) -> Settings:
-    return load_settings(config, data=data if config is not None else data_folder(data))
+    return load_settings(config, data=data)
 
 
 def _migrate(phase: Phase, settings: Settings, as_json: bool) -> None:

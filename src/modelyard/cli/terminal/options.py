@@ -9,7 +9,11 @@ import typer
 
 Data = Annotated[
     Path | None,
-    typer.Option("--data", help="Data folder to work on. Default: $MODELYARD_DATA, or modelyard-data.", metavar="DIR"),
+    typer.Option(
+        "--data",
+        help="Data folder to work on. Default: as $MODELYARD_DATA or the file of $MODELYARD_CONFIG says.",
+        metavar="DIR",
+    ),
 ]
 Server = Annotated[
     str | None, typer.Option("--server", help="Server to work with instead. Also MODELYARD_SERVER.", metavar="URL")
