@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -305,6 +306,21 @@ def test_a_cut_wire(dynamo: Dynamo, host: Hosts) -> None:
         assert (error.detail["reason"], error.retry_after_s) == ("unreachable", 1.0)
         wire.plan = lambda request: None
         assert alone.take(20).passed <= 7
+
+
+def test_what_was_given_back_is_not_given_back_twice(dynamo: Dynamo, host: Hosts) -> None:
+    """A connection is closed before the answer to an update that gives back two of five: of a quota of seven three are
+    used then, and not one; the exchange is counted all the same."""
+    with wired(dynamo.port) as wire:
+        alone = host(url=wire.url)
+        ask = RateAsk("acme", 0, 1.0, 20, 5, quota_per_day=7, quota_day=int(NOW_S // 86_400))
+        assert [one.quota.used for one in alone.all([ask]) if one.quota] == [5]
+        alone.counter._client.close()
+        wire.plan = first(1, Fault("reset", 0), b"UpdateItem")
+        back = msgspec.structs.replace(ask, count=0, quota_correction=-2)
+        assert next(one.quota.used for one in alone.all([back]) if one.quota) >= 3
+        assert wire.plan(b"UpdateItem") is None, "the fault was met"
+        assert next(one.quota.used for one in alone.all([msgspec.structs.replace(ask, count=0)]) if one.quota) >= 3
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from modelyard.core.clock import Clock
 from modelyard.core.errors import UnavailableError
 from modelyard.core.settings import DatabaseSettings
@@ -113,7 +115,14 @@ class DynamoCounter:
             if plan.update is None:
                 return decided(ask, plan, seen, now_ns)
             wanted = plan.update.request() | {"ReturnValues": "ALL_NEW"}
-            answer = await self._ask("update_item", ask, **wanted, ReturnValuesOnConditionCheckFailure="ALL_OLD")
+            try:
+                answer = await self._ask("update_item", ask, **wanted, ReturnValuesOnConditionCheckFailure="ALL_OLD")
+            except _closed():
+                if ask.quota_correction >= 0:
+                    raise
+                ask = msgspec.structs.replace(ask, quota_correction=0)  # what was given back is not given back twice
+                seen = await self._read(ask.client_id)
+                continue
             refused = "Error" in answer
             seen = self._keep(ask, answer.get("Item" if refused else "Attributes", {}))
             if not refused:
@@ -138,7 +147,8 @@ class DynamoCounter:
         loop = asyncio.get_running_loop()
         for pause_s in (*PAUSES_S, None):
             try:
-                answer, asked_s, answered_s = await loop.run_in_executor(self._pool, self._call, operation, request)
+                call = self._call if ask.quota_correction >= 0 else self._once
+                answer, asked_s, answered_s = await loop.run_in_executor(self._pool, call, operation, request)
             except vendor_errors() as error:
                 if pause_s is None or code_of(error) not in _THROTTLED:
                     raise
@@ -153,11 +163,9 @@ class DynamoCounter:
     def _call(self, operation: str, request: Mapping[str, Any]) -> Answer:
         """In a thread. A connection that turns out to be closed is no reason not to count: once more, on a new one.
         Should the first have been counted all the same, the client gets less for a moment, never more."""
-        from botocore.exceptions import ConnectionClosedError
-
         try:
             return self._once(operation, request)
-        except ConnectionClosedError:
+        except _closed():
             return self._once(operation, request)
 
     def _once(self, operation: str, request: Mapping[str, Any]) -> Answer:
@@ -173,6 +181,12 @@ class DynamoCounter:
                 raise
             answer = error.response
         return answer, asked_s, self._time.monotonic()
+
+
+def _closed() -> type[Exception]:
+    from botocore.exceptions import ConnectionClosedError
+
+    return ConnectionClosedError
 
 
 def _failures() -> tuple[type[Exception], ...]:
