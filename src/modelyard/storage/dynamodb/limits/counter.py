@@ -186,7 +186,8 @@ class DynamoCounter:
 def _closed() -> type[Exception]:
     from botocore.exceptions import ConnectionClosedError
 
-    return ConnectionClosedError
+    closed: type[Exception] = ConnectionClosedError
+    return closed
 
 
 def _failures() -> tuple[type[Exception], ...]:
