@@ -15,9 +15,11 @@ from modelyard.http.processes.health import UnhealthyVersions
 from modelyard.http.processes.loads import LoadFiles
 from modelyard.http.services import Services
 from modelyard.journal.outcomes import OutcomeDesk, find_spooled
+from modelyard.models.loads.admission import Admission
 from modelyard.models.publish import Publisher
 from modelyard.retention.desk import RetentionDesk
 from modelyard.retention.sweep import Sweeper
+from modelyard.routing.ports import routed
 from modelyard.runtimes import RUNTIMES
 from modelyard.runtimes.child import check_in_child
 from modelyard.storage.file.secret import installation_secret
@@ -34,6 +36,7 @@ def open_services(settings: Settings) -> Services:
     folder.open()
     stores = open_stores(settings, folder.path)
     clock = SystemClock()
+    admission = Admission(settings, stores.registry, lambda: routed(stores.endpoints.endpoints()))
 
     def drain(watch: Callable[[], object] | None = None) -> int:
         from modelyard.codec.log import decode_for_log  # brings the codecs, which few commands need
@@ -60,7 +63,7 @@ def open_services(settings: Settings) -> Services:
         registry=stores.registry,
         artifacts=stores.artifacts,
         runtimes=RUNTIMES,
-        publisher=Publisher(stores.registry, stores.artifacts, settings, clock, check_in_child),
+        publisher=Publisher(stores.registry, stores.artifacts, settings, clock, check_in_child, admission.version),
         log=stores.log,
         sink=stores.sink,
         audit=stores.audit,
@@ -75,6 +78,7 @@ def open_services(settings: Settings) -> Services:
         close=stores.close,
         unhealthy=UnhealthyVersions(folder.unhealthy),
         loads=LoadFiles(folder.loads),
+        admission=admission,
     )
 
 

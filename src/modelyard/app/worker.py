@@ -39,7 +39,7 @@ from modelyard.http.processes.tally import Tallies, Tally
 from modelyard.http.processes.worker import Worker
 from modelyard.http.services import Services
 from modelyard.http.shared import Shared
-from modelyard.http.snapshots import Snapshots
+from modelyard.http.snapshots import LEAVE_AFTER_S, Snapshots
 from modelyard.http.twin import AsgiApp, Door, Receive, Scope, Send
 from modelyard.http.wire import presented_key
 from modelyard.journal.durability.commit import GroupCommit, commit_at_once
@@ -55,7 +55,6 @@ from modelyard.limits.ports import RateCounter
 from modelyard.limits.quota import Quotas, SharedQuota
 from modelyard.limits.remote import RemoteRates
 from modelyard.models.catalog import Catalog
-from modelyard.models.loads.timeline import Timeline
 from modelyard.predict import Predictor, Replays, WaitingPredictor
 from modelyard.predict.ports import Commit, Journal
 from modelyard.routing.table import RoutingTable
@@ -143,7 +142,7 @@ async def _main(settings: Settings, handles: Handles) -> None:
             refused=services.refused.note,
         )
         notes = _run_notes(settings, folder, board, handles.slot, clock)
-        catalog = _catalog(settings, services, clock, notes, LoadFiles(folder.loads).writer(handles.slot))
+        catalog = _catalog(settings, services, clock, notes, tally, handles.slot)
         snapshots = _snapshots(settings, services, background, board, handles.slot, catalog)
         await snapshots.first(predictor, handles.successor)
         follow = loop.create_task(snapshots.follow(predictor))
@@ -243,14 +242,12 @@ def _run_notes(settings: Settings, folder: DataFolder, board: Board, slot: int, 
     return notes
 
 
-def _catalog(
-    settings: Settings, services: Services, clock: Clock, notes: RunNotes, told: Callable[[tuple[Timeline, ...]], None]
-) -> Catalog:
-    sized = size_threads(settings)
+def _catalog(settings: Settings, services: Services, clock: Clock, notes: RunNotes, tally: Tally, slot: int) -> Catalog:
+    sized, folder = size_threads(settings), DataFolder(settings.data)
     alone = settings.models.max_threads or sized.usable
-    meeting = Meeting(DataFolder(settings.data).run, alone, os.getppid(), release=installed())
-    runtimes = SharedRuntimes(services.runtimes, settings, meeting)
-    return Catalog(services.artifacts, runtimes, settings, clock, sized.threads, notes, told)
+    meeting = Meeting(folder.run, alone, os.getppid(), release=installed())
+    runtimes, told = SharedRuntimes(services.runtimes, settings, meeting), LoadFiles(folder.loads).writer(slot)
+    return Catalog(services.artifacts, runtimes, settings, clock, sized.threads, notes, told, tally.answered_at)
 
 
 def _polling(poll: Callable[[], None], catalog: Catalog, tally: Tally) -> Callable[[], None]:
@@ -279,6 +276,8 @@ def _snapshots(
         applied=lambda version: board.apply(slot, version),
         changes=board.changes,
         ready_when_empty=settings.http.ready_when_empty,
+        asked=catalog.ask,
+        leave_after_s=LEAVE_AFTER_S + settings.limits.timeout_ms / 1e3,
     )
 
 

@@ -32,6 +32,7 @@ ModelyardError
 │                                                 edit_conflict etag_stale key_not_active
 │                                                 model_in_traffic idempotency_in_use idempotency_mismatch
 │                                                 lease_held lease_lost analytics_unsupported
+│                                                 memory_insufficient
 ├── PublishError          this model is refused   model_empty model_unreadable opset_unsupported
 │                                                 external_data_outside format_unknown format_not_allowed
 │                                                 runtime_missing types_untrusted manifest_invalid
@@ -173,7 +174,7 @@ class ConflictError(ModelyardError):
 
     codes = _codes(
         "version_exists data_folder_in_use client_exists edit_conflict etag_stale key_not_active model_in_traffic "
-        "idempotency_in_use idempotency_mismatch lease_held lease_lost analytics_unsupported"
+        "idempotency_in_use idempotency_mismatch lease_held lease_lost analytics_unsupported memory_insufficient"
     )
 
 

@@ -52,3 +52,18 @@ class ModelsSettings(Section):
     parallel_loads: int | None = Field(
         None, ge=1, le=64, description="Versions that a worker loads at once; as many as it has processors, at most 4."
     )
+    admission: bool = Field(True, description="Refuse a version, or traffic to it, that would not fit into memory.")
+    memory_bytes: int | None = Field(
+        None,
+        ge=MIB,
+        description="Memory for all models of a host; three quarters of the machine's, or of its cgroup's, if unset.",
+    )
+    max_idle_versions: int = Field(
+        32,
+        ge=0,
+        description="Versions without traffic that stay in memory; others are loaded once a request names them.",
+    )
+    pinned: tuple[str, ...] = Field(
+        (),
+        description="Versions that stay in memory without traffic: `model/version`, or `model` for all of them.",
+    )

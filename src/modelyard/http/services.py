@@ -21,6 +21,7 @@ from modelyard.http.processes.health import UnhealthyVersions
 from modelyard.http.processes.loads import LoadFiles
 from modelyard.journal.outcomes import OutcomeDesk
 from modelyard.journal.ports import QuarantineLog, RecordLog, RecordSink
+from modelyard.models.loads.admission import Admission
 from modelyard.models.ports import ArtifactStore, Registry, Runtime, Version
 from modelyard.retention.desk import RetentionDesk
 from modelyard.routing.ports import EndpointStore
@@ -62,6 +63,7 @@ class Services:
     it is given is called after each batch. It refuses where another process does so already (ConflictError). `ping`
     returns if the database answers, else UnavailableError. `unhealthy` are the marks of versions that are not loaded;
     `loads` is what each worker of this host loaded; without a data folder there are none of either.
+    `admission` refuses what would not fit into memory; None: nobody does.
     `analytics` is None where the database keeps no figures.
     `refused` counts refused requests until somebody flushes them into the audit log.
     """
@@ -88,6 +90,7 @@ class Services:
     analytics: AnalyticsDesk | None = None
     unhealthy: UnhealthyVersions | None = None
     loads: LoadFiles | None = None
+    admission: Admission | None = None
     refused: RefusalCounts = field(default_factory=RefusalCounts)
 
 
@@ -95,6 +98,14 @@ def unhealthy_among(services: Services, versions: Iterable[Version]) -> frozense
     """Which of these are not loaded because workers died in their runs."""
     marks = services.unhealthy
     return frozenset() if marks is None else marks.among([(known.model, known.version) for known in versions])
+
+
+def admit_traffic(services: Services, name: str, weights: Iterable[tuple[str, int]]) -> None:
+    """ConflictError("memory_insufficient") if the versions that are to have traffic would not fit beside all that has
+    it now; NotFoundError("endpoint_not_found")."""
+    if services.admission is not None:
+        model = services.endpoints.endpoint(name).model
+        services.admission.traffic((model, version) for version, share in weights if share > 0)
 
 
 def revive(services: Services, model: str, version: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -16,9 +16,10 @@ from modelyard.auth.ports import KeySnapshot, KeyStore
 from modelyard.auth.table import KeyTable
 from modelyard.core.events import Event
 from modelyard.core.settings import SnapshotSettings
+from modelyard.core.types import Servable
 from modelyard.models.ports import Key, Loads, Registry, Version
 from modelyard.predict import Predictor
-from modelyard.routing.ports import Endpoint, EndpointStore
+from modelyard.routing.ports import Endpoint, EndpointStore, routed
 from modelyard.routing.table import RoutingTable
 
 log = structlog.get_logger()
@@ -29,6 +30,8 @@ RETRY_S = 5.0
 """How long after a load that left out a version with traffic the loader is asked again."""
 LOOK_S = 1.0
 """How often the first snapshot looks at its loads, should it have missed the end of one."""
+LEAVE_AFTER_S = 1.0
+"""A version that no table routes to is freed after this long at the earliest: who was let in before is under way."""
 ACCEPT_AFTER_S = 5.0
 """A first worker accepts after this long even if no model is loaded yet: health must be able to say so."""
 ACCEPT_SOME_AFTER_S = 1.0
@@ -50,6 +53,9 @@ class Loader(Protocol):
     def wait(self, changes: int, timeout_s: float) -> None:
         """Returns when that number is another one, or after the time."""
 
+    def let_go(self, servable: Servable) -> None:
+        """Frees one that leaves: nobody can be routed to it, and no request runs on it."""
+
 
 class Seen(msgspec.Struct, frozen=True):
     """The database at one moment."""
@@ -58,6 +64,14 @@ class Seen(msgspec.Struct, frozen=True):
     keys: KeySnapshot
     endpoints: tuple[Endpoint, ...]
     versions: tuple[Version, ...]
+
+
+class Going(msgspec.Struct, frozen=True):
+    """One that leaves memory: since when no table routes to it, and who was under way then."""
+
+    servable: Servable
+    since_s: float
+    under_way: frozenset[Any]
 
 
 class Snapshots:
@@ -79,6 +93,8 @@ class Snapshots:
         applied: Callable[[int], None],
         changes: Callable[[], int],
         ready_when_empty: bool = False,
+        asked: Callable[[str, str], None] = lambda model, version: None,
+        leave_after_s: float = LEAVE_AFTER_S,
     ) -> None:
         self.ready_reason = "the models are being loaded"
         self._keys = keys
@@ -94,6 +110,10 @@ class Snapshots:
         self._begun: Seen | None = None
         self._begun_s = 0.0
         self._settled = -1
+        self._asked = asked
+        self._leave_after_s = leave_after_s
+        self._leaving: tuple[Servable, ...] = ()
+        self._going: list[Going] = []
         self._order = threading.Lock()
 
     def read(self) -> Seen:
@@ -134,6 +154,7 @@ class Snapshots:
         looked = 0.0
         while True:
             await asyncio.sleep(RING_INTERVAL_S)
+            await self._see_off(predictor)
             changes, loaded = self._changes(), self._loader.changes()
             is_time = changes != rung or time.monotonic() - looked >= self._settings.poll_interval_s
             if not is_time and loaded == loads:
@@ -170,11 +191,32 @@ class Snapshots:
         with self._order:
             seen = self._latest
         if seen is not None:
-            routed = _routed(seen.endpoints) | _routed(tuple(predictor.table.endpoints.values()))
-            self._loader.begin(seen.versions, routed)
+            now = routed(seen.endpoints) | routed(predictor.table.endpoints.values())
+            self._loader.begin(seen.versions, now)
             with self._order:
                 if self._begun is None or seen.version >= self._begun.version:
                     self._begun, self._begun_s = seen, time.monotonic()
+
+    async def _see_off(self, predictor: Predictor) -> None:
+        """Frees what leaves, once no request can run on it: who was under way when the table without it came is
+        answered, and who waited for a shared counter with an older table has gone on."""
+        leaving, now_s = self._leaving, time.monotonic()
+        if not leaving and not self._going:
+            return
+        known = {id(going.servable) for going in self._going}
+        new = [one for one in leaving if id(one) not in known]
+        under_way = frozenset(predictor.in_flight) if new else frozenset()
+        self._going += [Going(one, now_s, under_way) for one in new]
+        for going in self._going:
+            if now_s - going.since_s >= self._leave_after_s and going.under_way.isdisjoint(predictor.in_flight):
+                self._going = [other for other in self._going if other is not going]
+                self._leaving = tuple(one for one in self._leaving if one is not going.servable)
+                try:
+                    loop = asyncio.get_running_loop()
+                    await loop.run_in_executor(self._executor, self._loader.let_go, going.servable)
+                except Exception as error:
+                    _say_failed(error)
+                return
 
     def _install_keys(self, predictor: Predictor, seen: Seen) -> None:
         with self._order:
@@ -190,11 +232,12 @@ class Snapshots:
                 return False
             loads = self._loader.state()
             pending = loads.pending & {(version.model, version.version) for version in seen.versions}
-            table = _table(seen, loads, predictor.table)
+            table = _table(seen, loads, predictor.table, self._asked)
             if not _same(table, predictor.table):
                 predictor.table = table
                 predictor.fresh_s = time.monotonic()
                 _say_applied(table)
+            self._leaving = loads.leaving
             # A new model that is being loaded makes no server unready; at the start nothing else can be told.
             unloaded = _not_loaded(table, pending if self._settled >= 0 else frozenset())
             self.ready_reason = unloaded if table.endpoints else self._empty_reason
@@ -212,21 +255,16 @@ def _say_applied(table: RoutingTable) -> None:
     log.info(Event.SNAPSHOT_APPLIED, version=table.version, endpoints=len(table.endpoints), models=len(table.servables))
 
 
-def _table(seen: Seen, loads: Loads, before: RoutingTable) -> RoutingTable:
+def _table(seen: Seen, loads: Loads, before: RoutingTable, asked: Callable[[str, str], None]) -> RoutingTable:
     """The table of a snapshot, as far as it can be by now: an endpoint whose new versions are being loaded stays as it
     is, all of it; a new one is there, and says that it is not ready."""
     endpoints = [_endpoint(new, before.endpoints.get(new.name), loads.pending) for new in seen.endpoints]
     known = [(version.model, version.version) for version in seen.versions]
-    return RoutingTable(seen.version, endpoints, loads.servables, known, loads.unhealthy)
+    return RoutingTable(seen.version, endpoints, loads.servables, known, loads.unhealthy, asked)
 
 
 def _endpoint(new: Endpoint, old: Endpoint | None, pending: frozenset[Key]) -> Endpoint:
-    return new if old is None or old.model != new.model or pending.isdisjoint(_routed((new,))) else old
-
-
-def _routed(endpoints: tuple[Endpoint, ...]) -> frozenset[Key]:
-    """The versions that have traffic."""
-    return frozenset((one.model, version) for one in endpoints for version, share in one.weights if share > 0)
+    return new if old is None or old.model != new.model or pending.isdisjoint(routed((new,))) else old
 
 
 def _same(table: RoutingTable, other: RoutingTable) -> bool:

@@ -89,11 +89,13 @@ class ArtifactStore(Protocol):
 
 
 class Loads(msgspec.Struct, frozen=True):
-    """What a worker holds at one moment. `pending` waits for its load, or is in it."""
+    """What a worker holds at one moment. `pending` waits for its load, or is in it; `leaving` is given out no more, and
+    waits to be let go."""
 
     servables: Mapping[Key, Servable]
     pending: frozenset[Key] = frozenset()
     unhealthy: frozenset[Key] = frozenset()
+    leaving: tuple[Servable, ...] = ()
 
 
 class Inspection(msgspec.Struct, frozen=True):

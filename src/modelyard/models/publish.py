@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,8 @@ class _Staged(msgspec.Struct, frozen=True):
 
 
 class Publisher:
-    """Publishes versions. `check` runs the files in another process (`runtimes.child.check_in_child`)."""
+    """Publishes versions. `check` runs the files in another process (`runtimes.child.check_in_child`); `admit` refuses
+    what would not fit into memory (`models.loads.admission.Admission`)."""
 
     def __init__(
         self,
@@ -72,12 +73,14 @@ class Publisher:
         settings: Settings,
         clock: Clock,
         check: Check,
+        admit: Callable[[Version], None] = lambda version: None,
     ) -> None:
         self._registry = registry
         self._artifacts = artifacts
         self._settings = settings
         self._clock = clock
         self._check = check
+        self._admit = admit
         self._trust = Trust.of(settings.models)
 
     def publish(
@@ -91,8 +94,8 @@ class Publisher:
         """Publishes a file or a folder. Without `version` the next number is taken.
 
         The same bytes again are a no-op. InvalidRequestError("name_invalid"), TooLargeError, PublishError,
-        ConflictError("version_exists"), UnavailableError("store_unavailable"); each leaves nothing behind. Signatures
-        are checked before anything else looks at the files.
+        ConflictError("version_exists" | "memory_insufficient"), UnavailableError("store_unavailable"); each leaves
+        nothing behind. Signatures are checked before anything else looks at the files.
         """
         try:
             check_name("model", model)
@@ -138,6 +141,7 @@ class Publisher:
         manifest = _manifest(report, [*files, *staged.beside], entry, overrides, staged.signed)
         (folder / RESERVED).write_bytes(msgspec.json.encode(manifest))
         digest = manifest.digest()
+        self._admit(Version(model, version or self._next(model), digest, manifest, self._clock.now()))
         self._artifacts.put(digest, folder)
         return self._register(model, version, manifest, digest)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import msgspec
@@ -15,6 +16,11 @@ class Endpoint(msgspec.Struct, frozen=True):
     model: str
     weights: tuple[tuple[str, int], ...]
     revision: int = 1
+
+
+def routed(endpoints: Iterable[Endpoint]) -> frozenset[tuple[str, str]]:
+    """The versions that have traffic, each with its model."""
+    return frozenset((one.model, version) for one in endpoints for version, share in one.weights if share > 0)
 
 
 class EndpointStore(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -27,7 +27,8 @@ class RoutingTable:
     """All endpoints and the versions that stand behind them, at one snapshot version.
 
     Build it only from servables that are loaded and warm: a table never points at what cannot answer, and a request
-    keeps the servable that its route gave it, whatever table comes next.
+    keeps the servable that its route gave it, whatever table comes next. `asked` hears of versions that predictions
+    name and that are not in memory.
     """
 
     def __init__(
@@ -37,11 +38,13 @@ class RoutingTable:
         servables: Mapping[tuple[str, str], Servable],
         known: Iterable[tuple[str, str]] = (),
         unhealthy: Iterable[tuple[str, str]] = (),
+        asked: Callable[[str, str], None] = lambda model, version: None,
     ) -> None:
         self.version = version
         self.endpoints = {endpoint.name: endpoint for endpoint in endpoints}
         self.servables = dict(servables)
         self.unhealthy = frozenset(unhealthy)
+        self._asked = asked
         self._known = frozenset(known) | frozenset(self.servables)
         self._single = {
             name: Route(name, arm, self.servables[endpoint.model, endpoint.weights[arm][0]])
@@ -56,7 +59,7 @@ class RoutingTable:
         Raises NotFoundError("model_not_found" | "version_not_found"), UnavailableError("model_not_ready" |
         "model_unhealthy").
         """
-        standing = self.standing_route(name, version)
+        standing = self._standing(name, version)
         if standing is not None:
             return standing
         endpoint = self.endpoints[name]
@@ -65,7 +68,15 @@ class RoutingTable:
 
     def standing_route(self, name: str, version: str | None) -> Route | None:
         """The route that all such requests take in this table; None if each is routed by its own id. Raises like
-        `route`."""
+        `route`; a version that is named and not in memory is asked for, since a prediction wants it."""
+        try:
+            return self._standing(name, version)
+        except UnavailableError as error:
+            if version is not None and error.code == "model_not_ready":
+                self._asked(self.endpoints[name].model, version)
+            raise
+
+    def _standing(self, name: str, version: str | None) -> Route | None:
         if version is None:
             single = self._single.get(name)
             if single is not None:

@@ -33,6 +33,8 @@ class StubLoader:
         self.slow: dict[str, threading.Event] = {}
         self.marked: set[tuple[str, str]] = set()
         self.routed: frozenset[tuple[str, str]] = frozenset()
+        self.leaving: list[Servable] = []
+        self.gone: list[Servable] = []
         self._loaded: dict[tuple[str, str], Servable] = {}
         self._known: set[tuple[str, str]] = set()
 
@@ -49,11 +51,27 @@ class StubLoader:
             if key[1] not in self.failing:
                 self._loaded[key] = servable(model=key[0], version=key[1])
         healthy = {key: one for key, one in self._loaded.items() if key not in self.marked}
-        return Loads(healthy, frozenset(pending), frozenset(self.marked))
+        return Loads(healthy, frozenset(pending), frozenset(self.marked), tuple(self.leaving))
+
+    def dismiss(self, model: str, version: str) -> Servable:
+        """One leaves, and is not loaded again."""
+        self._known.discard((model, version))
+        self.leaving.append(self._loaded.pop((model, version)))
+        return self.leaving[-1]
+
+    def let_go(self, servable: Servable) -> None:
+        """Notes who may be freed."""
+        self.leaving.remove(servable)
+        self.gone.append(servable)
 
     def changes(self) -> int:
         """Grows as events are set."""
-        return int(self.go.is_set()) + sum(event.is_set() for event in self.slow.values()) + len(self._known)
+        return (
+            int(self.go.is_set())
+            + sum(event.is_set() for event in self.slow.values())
+            + len(self._known)
+            + 100 * len(self.leaving)
+        )
 
     def wait(self, changes: int, timeout_s: float) -> None:
         """Waits for what holds the loads up, if that is one event."""
@@ -68,6 +86,7 @@ class StubPredictor:
 
     def __init__(self) -> None:
         self.fresh_s = 0.0
+        self.in_flight: set[object] = set()
         self.keys = KeyTable(MemoryKeyStore().snapshot())
         self.table = RoutingTable(0, (), {})
 
@@ -83,10 +102,12 @@ class Yard:
         self.predictor: Any = StubPredictor()
         self.issuer = KeyIssuer(self.keys, SystemClock())
         self.applied: list[int] = []
+        self.asked: list[tuple[str, str]] = []
         self.rung = 0
         self.snapshots = Snapshots(
             self.keys, self.registry.endpoints, self.registry, self.loader, SnapshotSettings(), executor,
             applied=self.applied.append, changes=lambda: self.rung,
+            asked=lambda model, version: self.asked.append((model, version)), leave_after_s=0.05,
         )  # fmt: skip
 
     def publish(self, name: str) -> None:
@@ -367,5 +388,30 @@ def test_a_slow_load_holds_up_no_other_endpoint(yard: Yard) -> None:
         yard.loader.slow["9"].set()
         await until(lambda: yard.predictor.table.endpoints["tree"].weights == (("9", 50), ("2", 50)))
         await until(lambda: yard.applied[-1] == yard.keys.version())
+
+    following(yard, test)
+
+
+def test_what_leaves_is_freed_when_nobody_runs_on_it(yard: Yard) -> None:
+    """P2: a version that leaves is in no new table at once; it is let go when those who were under way then are
+    answered, whoever came after them."""
+    yard.publish("2")
+
+    async def test() -> None:
+        await until(lambda: ("tree", "2") in yard.predictor.table.servables)
+        old = object()
+        yard.predictor.in_flight.add(old)
+        leaving = yard.loader.dismiss("tree", "2")
+        await until(lambda: ("tree", "2") not in yard.predictor.table.servables)
+        with pytest.raises(UnavailableError):
+            yard.predictor.table.standing_route("tree", "2")
+        assert yard.asked == [("tree", "2")]
+        await until(lambda: yard.snapshots._going)
+        yard.predictor.in_flight.add(object())
+        await asyncio.sleep(0.1)
+        assert yard.loader.gone == []
+        yard.predictor.in_flight.remove(old)
+        await until(lambda: yard.loader.gone == [leaving])
+        assert yard.snapshots.ready_reason == ""
 
     following(yard, test)

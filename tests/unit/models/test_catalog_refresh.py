@@ -219,3 +219,58 @@ def test_a_library_that_wants_to_leave_ends_its_load_alone(tmp_path: Path, monke
     gate.catalog.refresh((bad, good))
     assert set(gate.catalog.servables()) == {("good", "1")}
     assert set(gate.catalog.failures()) == {("bad", "1")}
+
+
+def test_the_least_recently_used_leaves_for_one_that_is_asked_for(tmp_path: Path) -> None:
+    """Where the bound is reached, versions without traffic rest. One that a prediction names comes in, and what was
+    used longest ago leaves for it: it is given out no more at once, its files and memory are freed once it is let go,
+    and only then the other is loaded. What has traffic stays."""
+    used: dict[tuple[str, str], float] = {}
+    gate = Gate(tmp_path, parallel_loads=1, max_idle_versions=2)
+    gate.catalog._last_used = lambda key: used.get(key, 0.0)
+    made = [gate.put("m", str(n), at=float(n)) for n in range(1, 5)]
+    gate.catalog.refresh(made, {("m", "1")})
+    assert set(gate.catalog.servables()) == {("m", "1"), ("m", "3"), ("m", "4")}
+    assert gate.catalog.failures() == {}
+    used["m", "3"] = gate.clock.now()
+    held = gate.catalog.get("m", "4")
+    gate.catalog.ask("m", "2")
+    _ends(lambda: gate.catalog.state().leaving == (held,))
+    assert ("m", "4") not in gate.catalog.servables()
+    assert not held.loaded.closed  # type: ignore[attr-defined]
+    assert gate.runtime.order.count("m/2") == 0
+    gate.catalog.let_go(held)
+    gate.catalog.let_go(held)
+    _ends(lambda: ("m", "2") in gate.catalog.servables())
+    assert held.loaded.closed  # type: ignore[attr-defined]
+    assert held.digest not in +gate.artifacts.in_use
+    assert set(gate.catalog.servables()) == {("m", "1"), ("m", "3"), ("m", "2")}
+    gate.catalog.ask("m", "2")
+    gate.catalog.ask("m", "unknown")
+    assert gate.catalog.state().pending == frozenset()
+    gate.catalog.close()
+    assert not +gate.artifacts.in_use
+
+
+def test_what_does_not_fit_is_marked_and_hurts_no_other(tmp_path: Path) -> None:
+    """A routed version that does not fit beside those that do fails with its numbers, and is tried again later; an
+    idle one that can never fit fails when it is asked for, and not before."""
+    gate = Gate(tmp_path, parallel_loads=1, memory_bytes=8 * 1024**2)
+    small, large, idle = (
+        gate.put("small", "1"),
+        gate.put("large", "1", size=4 * 1024**2),
+        gate.put("idle", "1", 4_000_000),
+    )
+    routed = {("small", "1"), ("large", "1")}
+    gate.catalog.refresh((small, large, idle), routed)
+    assert set(gate.catalog.servables()) == {("small", "1")}
+    reason = gate.catalog.failures()["large", "1"]
+    assert "large/1 would take about 11 MiB" in reason
+    (failed,) = [one for one in gate.catalog.log.timelines() if one.state == "failed"]
+    assert (failed.model, failed.code) == ("large", "memory_insufficient")
+    assert ("idle", "1") not in gate.catalog.failures()
+    gate.catalog.ask("idle", "1")
+    _ends(lambda: ("idle", "1") in gate.catalog.failures())
+    gate.clock.advance(RETRY_S)
+    gate.catalog.refresh((large,), {("large", "1")})
+    assert ("large", "1") in gate.catalog.failures()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from modelyard.core.errors import NotFoundError, UnavailableError
@@ -79,3 +81,21 @@ def test_an_old_route_outlives_its_table() -> None:
     after = table(("2", 100))
     assert held.servable is ONE
     assert after.route("tree", None, "id").servable is TWO
+
+
+def test_a_named_version_that_rests_is_asked_for() -> None:
+    """By predictions alone: a look at what is ready asks for nothing, nor does what is unknown or unhealthy."""
+    asked: list[tuple[str, str]] = []
+    known = [("tree", "1"), ("tree", "2"), ("tree", "3")]
+    table = RoutingTable(
+        1, (Endpoint("oak", "tree", (("1", 100),)),), {("tree", "1"): servable()}, known, [("tree", "3")],
+        lambda model, version: asked.append((model, version)),
+    )  # fmt: skip
+    for version in ("1", "2", "3", "4"):
+        with suppress(UnavailableError, NotFoundError):
+            table.route("oak", version, "")
+    assert asked == []
+    for version in ("1", "2", "3", "4"):
+        with suppress(UnavailableError, NotFoundError):
+            table.standing_route("oak", version)
+    assert asked == [("tree", "2")]

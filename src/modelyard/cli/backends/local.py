@@ -48,7 +48,7 @@ from modelyard.http.resource.keys import (
     selected_keys,
     show_key,
 )
-from modelyard.http.services import revive, unhealthy_among
+from modelyard.http.services import admit_traffic, revive, unhealthy_among
 from modelyard.journal.ports import RecordLog
 from modelyard.journal.spool import spool_bytes
 from modelyard.models.signing.trust import trusted_ids
@@ -169,7 +169,9 @@ class LocalBackend:
     def set_traffic(self, endpoint: str, weights: Mapping[str, int], revision: int | None = None) -> Json:
         """Replaces what was seen."""
         name = check_name(endpoint, "endpoint")
-        changed = self._services.endpoints.set_traffic(name, traffic_weights(weights), revision)
+        asked = traffic_weights(weights)
+        admit_traffic(self._services, name, asked)
+        changed = self._services.endpoints.set_traffic(name, asked, revision)
         self._effective()
         return endpoint_view(changed)
 

@@ -15,6 +15,7 @@ from modelyard.http.resource.etags import require_match, revision_etag, tagged
 from modelyard.http.resource.paging import page_answer, page_of
 from modelyard.http.routes.asked import EndpointName, ListQuery, TrafficBody
 from modelyard.http.routes.gate import Caller, JsonResponse, RouteTable, Wired, scope
+from modelyard.http.services import admit_traffic
 from modelyard.telemetry.logs import emit
 
 routes = RouteTable("endpoints")
@@ -43,10 +44,12 @@ def set_traffic(
     request: Request, services: Wired, caller: Caller, endpoint: EndpointName, body: TrafficBody
 ) -> Response:
     """Replaces the shares, all at once; every worker follows within a second. With `If-Match` only what was seen is
-    replaced: 412 if it is otherwise already, 409 if another change wins at the same moment."""
+    replaced: 412 if it is otherwise already, 409 if another change wins at the same moment, or if a version would not
+    fit into memory beside those that have traffic."""
     weights = traffic_weights(body.weights)
     seen = services.endpoints.endpoint(endpoint).revision
     guarded = require_match(request, revision_etag(seen))
+    admit_traffic(services, endpoint, weights)
     changed = services.endpoints.set_traffic(endpoint, weights, seen if guarded else None)
     emit(Event.TRAFFIC_CHANGED, endpoint=endpoint, weights=dict(changed.weights), by=caller.key_id)
     return JsonResponse(endpoint_view(changed), 200, {"etag": revision_etag(changed.revision)})

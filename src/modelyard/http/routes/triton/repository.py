@@ -1,7 +1,7 @@
 """Triton's model repository extension: what is there, and load and unload as far as they mean something here.
 
-Every worker keeps every published version loaded, so a load only says whether that is so, and nothing that gets
-traffic is unloaded (docs/guides/clients.md).
+Every worker keeps loaded what gets traffic, and of the rest what fits, so a load only says whether that is so, and
+nothing that gets traffic is unloaded (docs/guides/clients.md).
 """
 
 from __future__ import annotations
