@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -117,7 +117,7 @@ class PostgreSQL:
         made = f"CREATE TEMPORARY TABLE {_INCOMING} ON COMMIT DROP AS {taken}"
         inserted = f"INSERT INTO {table.name} ({names}) SELECT {names} FROM {_INCOMING} ON CONFLICT DO NOTHING"  # noqa: S608
         into_table, into_incoming = (f"COPY {name} ({names}) FROM STDIN" for name in (table.name, _INCOMING))
-        texts = itemgetter(*(place for place, name in enumerate(columns) if isinstance(table.c[name].type, String)))
+        texts = _texts_of(table, columns)
 
         def append(connection: Connection, rows: Rows) -> int:
             connection.exec_driver_sql(f"SAVEPOINT {_INCOMING}")
@@ -215,7 +215,18 @@ def _bounds(kind: Kind, wait_ms: int, work_ms: int, long_ms: int) -> tuple[str, 
     )
 
 
-def _copy(connection: Connection, statement: str, texts: Callable[[Any], tuple[str, ...]], rows: Rows) -> None:
+def _texts_of(table: Table, columns: Sequence[str]) -> Callable[[Any], Iterable[str]]:
+    """What takes all texts out of a row; a table may have none, or some that are NULL."""
+    places = [place for place, name in enumerate(columns) if isinstance(table.c[name].type, String)]
+    if not places:
+        return lambda row: ()
+    taken: Callable[[Any], Iterable[str]] = itemgetter(*places, places[0])
+    if any(table.c[columns[place]].nullable for place in places):
+        return lambda row: filter(None, taken(row))
+    return taken
+
+
+def _copy(connection: Connection, statement: str, texts: Callable[[Any], Iterable[str]], rows: Rows) -> None:
     import psycopg
 
     driver: Any = connection.connection.driver_connection
