@@ -16,7 +16,7 @@ from modelyard.core.errors import InvalidRequestError, PublishError, Unavailable
 from modelyard.core.settings import load_settings
 from modelyard.models.load import check_load
 from modelyard.models.manifest import Manifest
-from modelyard.models.ports import is_shared
+from modelyard.models.ports import holder, is_shared
 from modelyard.models.stage import hash_folder
 from modelyard.runtimes import RUNTIMES
 from modelyard.runtimes.shared.model import SharedModel
@@ -140,6 +140,9 @@ def test_which_versions_are_shared(tmp_path: Path) -> None:
     assert not held_once(**{"models.shared_from_bytes": size + 1})
     assert not held_once(**{"models.shared_from_bytes": 0})
     assert load_settings().models.shared_from_bytes == 256 * 1024**2
+    assert holder(manifest, load_settings(**{"workers": 2, "models.shared_from_bytes": size})) == "shared_process"
+    assert holder(manifest, load_settings(workers=2)) == "worker"
+    assert holder(msgspec.structs.replace(manifest, format="pickle"), load_settings(workers=2)) == "jail"
 
 
 def test_small_versions_stay_in_the_worker(tmp_path: Path) -> None:

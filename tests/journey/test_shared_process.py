@@ -88,6 +88,7 @@ def test_two_workers_one_process(tmp_path: Path) -> None:
                 connection.request("POST", "/v2/models/cancer/infer", json.dumps(infer_body(X=row)), headers)
                 assert connection.getresponse().read().count(b"probabilities") == 1
         (first,) = hosts(server)
+        assert server.ask("GET", "/v1/models/cancer/versions/1").json["held_by"] == "shared_process"
         assert first not in server.worker_pids()
         callers = Callers(server)
         try:

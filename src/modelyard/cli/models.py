@@ -11,6 +11,9 @@ from modelyard.cli.terminal.options import AsJson, Data, KeyText, Server
 from modelyard.cli.terminal.output import moment, print_facts, print_json, print_table, shares, size_text
 from modelyard.cli.terminal.waterfall import print_waterfall
 
+HELD_BY = {"worker": "each worker", "shared_process": "one process for all workers", "jail": "a jail in each worker"}
+"""What a running server says of a version's memory."""
+
 app = typer.Typer(no_args_is_help=True, help="Show models and versions.")
 
 
@@ -65,6 +68,7 @@ def print_version(found: dict[str, Any]) -> None:
         "Inputs": "\n".join(map(_tensor, signature["inputs"])),
         "Outputs": "\n".join(map(_tensor, signature["outputs"])),
         "Metrics": found["metrics"], "Redacted": found["redaction"], "Signed by": _signer(found["signing"]),
+        "Held by": HELD_BY.get(found.get("held_by", "")),
     })  # fmt: skip
 
 

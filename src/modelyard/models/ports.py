@@ -38,6 +38,14 @@ def is_shared(manifest: Manifest, settings: Settings) -> bool:
     return large and settings.workers > 1 and manifest.format not in UNSAFE_FORMATS
 
 
+def holder(manifest: Manifest, settings: Settings) -> str:
+    """Whose memory a version is in when it is loaded: `worker` (each worker's), `shared_process` (one for all) or
+    `jail` (one for each worker)."""
+    if manifest.format in UNSAFE_FORMATS:
+        return "jail"
+    return "shared_process" if is_shared(manifest, settings) else "worker"
+
+
 class Registry(Protocol):
     """Where versions are known (DATA-1). A change bumps the snapshot version in the same transaction."""
 

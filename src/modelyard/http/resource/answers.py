@@ -134,6 +134,9 @@ class WholeVersionAnswer(VersionAnswer):
 
     ready: bool
     model_version_status: list[VersionState]
+    held_by: Literal["worker", "shared_process", "jail"] = Field(
+        description="Whose memory it is loaded into: each worker's, that of one process for all, or of a jail in each."
+    )
     loads: list[LoadAnswer]
 
 

@@ -27,7 +27,7 @@ from modelyard.http.routes.asked import ListQuery, ModelName, VersionName
 from modelyard.http.routes.gate import Caller, JsonResponse, RouteTable, Wired, scope
 from modelyard.http.routes.oip import Table
 from modelyard.http.services import Services, revive, unhealthy_among
-from modelyard.models.ports import Version
+from modelyard.models.ports import Version, holder
 from modelyard.models.signing.trust import trusted_ids
 from modelyard.routing.ports import Endpoint
 from modelyard.routing.table import RoutingTable
@@ -85,8 +85,10 @@ def show_version(
     if Scope.ADMIN not in caller.scopes:
         known = services.registry.version(_endpoint(table, model).model, version)
         return _status(request, model, version_status(table, known.model, version))
-    view = version_view(services.registry.version(model, version), _trusted(services))
-    view |= version_status(table, model, version) | {"loads": loads_view(services.loads, model, version)}
+    found = services.registry.version(model, version)
+    view = version_view(found, _trusted(services)) | version_status(table, model, version)
+    view["held_by"] = holder(found.manifest, services.settings)
+    view["loads"] = loads_view(services.loads, model, version)
     return tagged(request, JsonResponse(view), etag_of(view))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import resource
 import select
 import socket
@@ -41,6 +42,8 @@ from modelyard.runtimes.shared.words import Asked, Attach, Compact, Hello, Hoste
 CONCURRENT = frozenset({"onnx"})
 """Formats whose library says that one loaded model may run in several threads at once; the others take turns."""
 TICK_MS = 500
+_NO_MEMORY = re.compile("bad_alloc|[Ff]ailed to allocate|[Cc]an(no|')t allocate|not enough memory")
+"""How libraries say that the kernel gave them no memory."""
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 
 
@@ -148,6 +151,8 @@ class Host:
             said = "The answer does not fit into models.jail_tensor_bytes."
             return Refused(order.id, "tensors_too_large", said)
         except ModelyardError as error:
+            if error.code == "model_failed" and _NO_MEMORY.search(error.message):
+                return Refused(order.id, "model_out_of_memory", error.message)
             return Refused(order.id, error.code, error.message, dict(error.detail))
         except Exception as error:
             return Refused(order.id, "model_failed", f"The model failed on this input: {reason(error)}")
