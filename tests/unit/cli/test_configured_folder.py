@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ ASKED = {
 SAID = {
     "models list": "tree", "models show": "stub", "traffic show": "100 %", "keys list": "acme", "me": "served",
     "predict": "served", "predictions list": "p1", "predictions count": "1", "predictions show": "p1",
-    "predictions export": "p1", "audit list": "client:create", "audit verify": "is sound: 5 events",
+    "predictions export": "p1", "audit list": "client:create", "audit verify": "is sound: 4 events",
     "audit export": "client:create", "retention holds": "h1", "migrate status": "nothing is pending",
     "doctor": "served",
 }  # fmt: skip
@@ -73,23 +74,32 @@ def test_all_of_them_are_tried() -> None:
     assert set(ASKED) == WITH_DATA - STARTS
 
 
-@pytest.fixture
-def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A place to work in. The configuration file names a data folder elsewhere, and a database that is not in it."""
-    place, data, url = tmp_path / "here", tmp_path / "served", f"sqlite:///{tmp_path / 'elsewhere.db'}"
-    place.mkdir()
-    (tmp_path / "m.toml").write_text(f'data = "{data}"\n[database]\nurl = "{url}"\n')
-    monkeypatch.setenv("MODELYARD_CONFIG", str(tmp_path / "m.toml"))
-    stores = open_stores(Settings(data=data, database=DatabaseSettings(url=url)), data)
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder `served`, and its database `elsewhere.db` beside it."""
+    place = tmp_path_factory.mktemp("made")
+    settings = Settings(database=DatabaseSettings(url=f"sqlite:///{place / 'elsewhere.db'}"))
+    stores = open_stores(settings, place / "served")
     client = stores.keys.ensure_client("acme", None, None, None)
     stores.keys.add(key(client.id, "k1"))
     stores.registry.add_version(version("tree", "1", b"1"))
     stores.holds.add(Hold("h1", "a case", 1.0, subject="nobody"))
-    stores.holds.add(Hold("h2", "a case", 1.0, subject="nobody"))
     stores.sink.store([prediction_record("p1", model="tree")], SpoolPosition("f", 1))
     stores.close()
-    monkeypatch.chdir(place)
     return place
+
+
+@pytest.fixture
+def configured(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place to work in. The configuration file names a data folder elsewhere, and a database that is not in it."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "m.toml").write_text(
+        f'data = "{tmp_path / "served"}"\n[database]\nurl = "sqlite:///{tmp_path / "elsewhere.db"}"\n'
+    )
+    monkeypatch.setenv("MODELYARD_CONFIG", str(tmp_path / "m.toml"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
 
 
 @pytest.mark.parametrize("name", sorted(ASKED))
