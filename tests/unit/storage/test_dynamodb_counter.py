@@ -17,14 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynamo.emulator import Dynamo
+from modelyard.app.folder import DataFolder
+from modelyard.cli.doctor.findings import State
+from modelyard.cli.doctor.limits import limits
 from modelyard.core.clock import SystemClock
 from modelyard.core.errors import UnavailableError
-from modelyard.core.settings import LimitsSettings, load_settings
+from modelyard.core.settings import LimitsSettings, Settings, load_settings
 from modelyard.limits.breaker import Breaker
 from modelyard.limits.ports import RateAsk, RateDecision
 from modelyard.storage.counters import open_counter, probe
 from modelyard.storage.dynamodb.attributes import decode
-from modelyard.storage.dynamodb.limits.counter import PATIENCE_S, DynamoCounter
+from modelyard.storage.dynamodb.limits.counter import MOST_TRIES, PATIENCE_S, DynamoCounter
 from modelyard.storage.dynamodb.limits.service_time import JUMP_S, ServiceTime
 from modelyard.storage.dynamodb.limits.update import SKEW_NS
 from modelyard.storage.dynamodb.tables import EXPIRES_AT
@@ -282,6 +285,21 @@ def test_what_may_have_been_counted_is_not_asked_again(dynamo: Dynamo, host: Hos
     assert alone.take(3).remaining == 6
 
 
+def test_a_refusal_without_the_item_is_read_after(dynamo: Dynamo, host: Hosts) -> None:
+    """An item that left meanwhile, or an emulator that tells none: one read, then the right update. Who is always told
+    so gives up, and says busy."""
+    alone = host()
+    fault = {"target": "UpdateItem", "status": 400, "code": "ConditionalCheckFailedException"}
+    assert alone.take(4).remaining == 6
+    dynamo.asked()
+    dynamo.fail({**fault, "times": 1})
+    assert alone.take(4).remaining == 2
+    assert [each["target"] for each in dynamo.asked()] == ["UpdateItem", "GetItem", "UpdateItem"]
+    dynamo.fail({**fault, "times": 1000})
+    assert alone.refused().detail["reason"] == "busy"
+    assert len(updates(dynamo)) == MOST_TRIES
+
+
 def test_a_client_that_fails_fails_its_exchange(dynamo: Dynamo, host: Hosts) -> None:
     """One of many that cannot be counted: none is told to be, and the next exchange is whole."""
     alone = host()
@@ -365,9 +383,9 @@ def test_refusals(dynamo: Dynamo, host: Hosts, monkeypatch: pytest.MonkeyPatch) 
     assert caught.value.detail["reason"] == "in_the_clear"
 
 
-def test_by_the_settings(dynamo: Dynamo, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`limits.url = dynamodb://TABLE` is probed at a start; region and endpoint are AWS's own variables; the probe's
-    item leaves too."""
+def test_by_the_settings(dynamo: Dynamo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`limits.url = dynamodb://TABLE` is probed at a start and by the doctor; region and endpoint are AWS's own
+    variables; the probe's item leaves too."""
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamo.url)
     table = dynamo.counters()
@@ -377,6 +395,11 @@ def test_by_the_settings(dynamo: Dynamo, monkeypatch: pytest.MonkeyPatch) -> Non
     assert EXPIRES_AT in lies
     with pytest.raises(UnavailableError):
         probe(LimitsSettings(url="dynamodb://nowhere-at-all", timeout_ms=2000))
+    folder = DataFolder(tmp_path)
+    (found,) = limits(Settings(limits=LimitsSettings(url=f"dynamodb://{table}", timeout_ms=2000)), folder)
+    assert (found.state, found.said) == (State.OK, f"counted by dynamodb://{table}, which counts")
+    (found,) = limits(Settings(limits=LimitsSettings(url="dynamodb://nowhere-at-all")), folder)
+    assert (found.state, "infra/modules/database" in str(found.remedy)) == (State.PROBLEM, True)
     assert load_settings(None, **{"limits.url": "dynamodb://yard_1.x-counters"}).limits.url
 
 

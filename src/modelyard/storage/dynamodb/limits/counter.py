@@ -124,9 +124,10 @@ class DynamoCounter:
                 seen = await self._read(ask.client_id)
                 continue
             refused = "Error" in answer
-            seen = self._keep(ask, answer.get("Item" if refused else "Attributes", {}))
             if not refused:
-                return decided(ask, plan, seen, now_ns)
+                return decided(ask, plan, self._keep(ask, answer.get("Attributes", {})), now_ns)
+            # No item: it left a moment ago, or this service does not tell.
+            seen = self._keep(ask, answer["Item"]) if "Item" in answer else await self._read(ask.client_id)
         raise ContendedError
 
     async def _read(self, client_id: str) -> Seen:
