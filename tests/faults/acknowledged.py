@@ -220,14 +220,15 @@ def digest(values: Any) -> str:
 
 @dataclass
 class Callers:
-    """Threads that ask without pause, each on its own connection; `acknowledged` holds the row and the hash of the
-    answer of each prediction whose 200 was read to its last byte."""
+    """Threads that ask again at once, or after a pause, each on its own connection; `acknowledged` holds the row and
+    the hash of the answer of each prediction whose 200 was read to its last byte."""
 
     server: Server
     key: str
     table: Table
     threads: int = 4
     seed: int = 0
+    pause_s: float = 0.0
     acknowledged: dict[str, tuple[int, str]] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     requests: int = 0
@@ -257,6 +258,7 @@ class Callers:
             row = chance.randrange(len(self.table.rows))
             try:
                 self._one(connection, row)
+                self._over.wait(self.pause_s)
             except (OSError, http.client.HTTPException):
                 connection.close()
                 with self._lock:

@@ -1,10 +1,12 @@
 """kill -9 of the database server, while callers ask (F1), and a server that says nothing any more: predictions go on
-into the spool, and all of them drain."""
+into the spool, and all of them drain. DynamoDB, an emulator's, is not killed, as nobody can: it fails, or is silent."""
 
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +14,55 @@ from pathlib import Path
 import pytest
 from acknowledged import Callers, Server, balance, breast_cancer, until
 
+from dynamo.emulator import Dynamo, emulating
 from mariadb import server as mariadb
 from postgres import server as postgres
 
 SEED = 20261128
 KILLS = 3
-OUTAGES = {"postgresql": ("kill",) * KILLS, "mysql": ("kill", "pause", "kill")}
+OUTAGES = {
+    "postgresql": ("kill",) * KILLS,
+    "mysql": ("kill", "pause", "kill"),
+    "dynamodb": ("kill", "pause", "kill", "pause"),
+}
 WITHIN_S = 30.0
-Database = postgres.Server | mariadb.Server
+EMULATED_PAUSE_S = 0.1
+"""Of callers whose records an emulator stores: it takes a hundred a second, one at a time."""
+
+
+class Tables:
+    """DynamoDB's tables, with a process of their own. What fails may have been done all the same."""
+
+    def __init__(self, dynamo: Dynamo) -> None:
+        self._dynamo = dynamo
+
+    def empty(self) -> str:
+        """The URL of new ones."""
+        return self._dynamo.tables()
+
+    def settings(self, url: str) -> dict[str, str]:
+        """How to reach them."""
+        return self._dynamo.variables(url)
+
+    def kill(self) -> None:
+        """From now on all requests fail."""
+        fault = {"times": 10**6, "status": 500, "code": "InternalServerError"}
+        self._dynamo.fail({**fault, "target": "BatchWriteItem", "applied": True}, {**fault, "target": ""})
+
+    def start(self) -> None:
+        """They do no longer."""
+        self._dynamo.fail()
+
+    def pause(self) -> None:
+        """Connections stay, answers do not come."""
+        os.kill(self._dynamo.process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """They come."""
+        os.kill(self._dynamo.process.pid, signal.SIGCONT)
+
+
+Database = postgres.Server | mariadb.Server | Tables
 
 
 @pytest.fixture
@@ -31,6 +74,10 @@ def outages(request: pytest.FixtureRequest) -> tuple[str, ...]:
 @pytest.fixture
 def database(outages: tuple[str, ...]) -> Iterator[Database]:
     """A server that may be killed."""
+    if outages == OUTAGES["dynamodb"]:
+        with emulating() as dynamo:
+            yield Tables(dynamo)
+        return
     with mariadb.serving() if outages == OUTAGES["mysql"] else postgres.serving() as running:
         yield running
 
@@ -38,7 +85,9 @@ def database(outages: tuple[str, ...]) -> Iterator[Database]:
 @pytest.fixture
 def server(request: pytest.FixtureRequest, tmp_path: Path, database: Database) -> Iterator[Server]:
     """Two workers, not started; ended at the end."""
-    settings = {"MODELYARD_DATABASE__URL": database.empty(), "MODELYARD_DATABASE__BUSY_TIMEOUT_S": "2"}
+    url = database.empty()
+    settings = database.settings(url) if isinstance(database, Tables) else {"MODELYARD_DATABASE__URL": url}
+    settings["MODELYARD_DATABASE__BUSY_TIMEOUT_S"] = "2"
     made = Server(tmp_path, settings={**settings, **getattr(request, "param", {})})
     yield made
     made.end()
@@ -46,7 +95,15 @@ def server(request: pytest.FixtureRequest, tmp_path: Path, database: Database) -
 
 @pytest.mark.parametrize(
     ("outages", "server"),
-    [("postgresql", {}), ("mysql", {"MODELYARD_DATABASE__BUSY_TIMEOUT_S": "1"})],
+    [
+        ("postgresql", {}),
+        ("mysql", {"MODELYARD_DATABASE__BUSY_TIMEOUT_S": "1"}),
+        pytest.param(
+            "dynamodb",
+            {"MODELYARD_DATABASE__BUSY_TIMEOUT_S": "3"},
+            marks=pytest.mark.long,
+        ),
+    ],
     indirect=True,
     ids=OUTAGES,
 )
@@ -56,7 +113,8 @@ def test_predictions_go_on_without_their_database(
     """F1 P1 P11: the server of the database dies, or stops, three times under load; callers are answered meanwhile, and
     once it is back every acknowledged prediction is stored within half a minute, exactly once."""
     chance = random.Random(SEED)
-    callers = Callers(server, server.publish(breast_cancer().content), breast_cancer(), seed=SEED)
+    pause_s = EMULATED_PAUSE_S if isinstance(database, Tables) else 0.0
+    callers = Callers(server, server.publish(breast_cancer().content), breast_cancer(), seed=SEED, pause_s=pause_s)
     server.start()
     callers.start()
     took = []
@@ -97,7 +155,10 @@ def test_predictions_go_on_without_their_database(
 
 
 @pytest.mark.parametrize(
-    "outages", ["postgresql", pytest.param("mysql", marks=pytest.mark.long)], indirect=True, ids=OUTAGES
+    "outages",
+    ["postgresql", *(pytest.param(name, marks=pytest.mark.long) for name in ("mysql", "dynamodb"))],
+    indirect=True,
+    ids=OUTAGES,
 )
 @pytest.mark.parametrize("server", [{"MODELYARD_JOURNAL__DURABILITY": "store"}], indirect=True, ids=["store"])
 def test_without_a_spool_nobody_is_answered_meanwhile(server: Server, database: Database, tmp_path: Path) -> None:
