@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -389,7 +390,9 @@ def test_by_the_settings(dynamo: Dynamo, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("AWS_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", dynamo.url)
     table = dynamo.counters()
+    threads = set(threading.enumerate())
     probe(LimitsSettings(url=f"dynamodb://{table}", timeout_ms=2000))
+    assert set(threading.enumerate()) <= threads, "who has a thread cannot fork its workers"
     (lies,) = dynamo.client.scan(TableName=table)["Items"]
     assert lies["pk"] == {"S": "client#probe"}
     assert EXPIRES_AT in lies
