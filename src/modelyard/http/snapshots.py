@@ -34,7 +34,7 @@ LEAVE_AFTER_S = 1.0
 """A version that no table routes to is freed after this long at the earliest: who was let in before is under way."""
 ACCEPT_AFTER_S = 5.0
 """A first worker accepts after this long even if no model is loaded yet: health must be able to say so."""
-ACCEPT_SOME_AFTER_S = 1.0
+ACCEPT_SOME_AFTER_S = 2.0
 """And after this long once there is a model that answers: the usual small ones are all there by then."""
 
 

@@ -16,7 +16,7 @@ from modelyard.core.clock import SystemClock
 from modelyard.core.errors import AuthenticationError, UnavailableError
 from modelyard.core.settings import SnapshotSettings
 from modelyard.core.types import Servable
-from modelyard.http.snapshots import Snapshots
+from modelyard.http.snapshots import ACCEPT_AFTER_S, Snapshots
 from modelyard.models.ports import Loads, Version
 from modelyard.routing.table import RoutingTable
 from modelyard.testing import MemoryKeyStore, MemoryRegistry, SnapshotVersion, servable, version
@@ -332,7 +332,7 @@ def test_a_start_serves_the_quick_while_the_slow_loads() -> None:
         publish_model(yard, "slow", "9")
 
         async def test() -> None:
-            await asyncio.wait_for(yard.snapshots.first(yard.predictor, successor=False), 4)
+            await asyncio.wait_for(yard.snapshots.first(yard.predictor, successor=False), ACCEPT_AFTER_S - 1)
             assert yard.serves() == "1"
             with pytest.raises(UnavailableError) as refused:
                 yard.predictor.table.route("slow", None, "id")

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 from publish_yard import Yard  # type: ignore[import-not-found]
 
+from modelyard.core.clock import SystemClock
 from modelyard.core.errors import ConflictError, InvalidRequestError, ModelyardError, PublishError, TooLargeError
 from modelyard.core.settings import load_settings
+from modelyard.models.ports import Version
+from modelyard.models.publish import Publisher
 
 
 def _file(folder: Path, content: bytes = b"weights", name: str = "m.onnx") -> Path:
@@ -192,3 +195,24 @@ def test_what_a_killed_publish_left_is_swept(yard: Yard, tmp_path: Path) -> None
         os.utime(staging / name, (then, then))
     yard.publisher.publish("tree", _file(tmp_path))
     assert [path.name for path in staging.iterdir()] == ["young"]
+
+
+def test_what_would_not_fit_into_memory_leaves_nothing(yard: Yard, tmp_path: Path) -> None:
+    """Who admits sees the version as it would be, once for new bytes; its refusal leaves no file and no version."""
+    seen: list[Version] = []
+
+    def admit(version: Version) -> None:
+        seen.append(version)
+        if version.model == "large":
+            raise ConflictError("memory_insufficient", "No.", field="models.memory_bytes")
+
+    publisher = Publisher(yard.registry, yard.artifacts, yard.settings, SystemClock(), yard.check, admit)
+    for _ in range(2):
+        publisher.publish("tree", _file(tmp_path))
+    with pytest.raises(ConflictError):
+        publisher.publish("large", _file(tmp_path, b"large"), version="v1")
+    assert [(one.model, one.version) for one in seen] == [("tree", "1"), ("large", "v1")]
+    assert [one.model for one in yard.registry.versions()] == ["tree"]
+    assert not yard.artifacts.has(seen[1].digest)
+    assert yard.artifacts.has(seen[0].digest)
+    assert yard.left_behind == []

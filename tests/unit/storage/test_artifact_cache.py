@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -292,3 +293,25 @@ def test_processes_in_a_small_cache(tmp_path: Path, shelf: Shelf, processes: Cal
     assert len((shelf.folder / "fetched").read_text().split()) > 7
     assert used_bytes(tmp_path) <= 3 * (SIZE + 2 * KIB)
     assert list((tmp_path / "cache" / ".incoming").iterdir()) == []
+
+
+class Told:
+    """Steps as they are told, with their bytes."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, int | None]] = []
+
+    def step(self, name: str, size_bytes: int | None = None) -> AbstractContextManager[None]:
+        self.steps.append((name, size_bytes))
+        return nullcontext()
+
+
+def test_a_load_hears_what_the_cache_does(tmp_path: Path, shelf: Shelf) -> None:
+    """PERF-3: a fetch is a download of the version's bytes; a copy that is there is hashed, and nothing is fetched."""
+    digest, cache = shelf.make("one"), cache_in(tmp_path)
+    size = SIZE + len("one")
+    first, second = Told(), Told()
+    cache.open(digest, shelf, first)
+    assert first.steps == [("resolve", None), ("download", size)]
+    cache.open(digest, shelf, second)
+    assert second.steps == [("resolve", None), ("verify", size)]

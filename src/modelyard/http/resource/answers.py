@@ -95,7 +95,10 @@ class VersionState(Answer):
     """How TensorFlow Serving says whether a version answers."""
 
     version: str
-    state: Literal["AVAILABLE", "LOADING", "END"] = Field(description="END: taken out, workers died in its runs.")
+    state: Literal["AVAILABLE", "LOADING", "END"] = Field(
+        description="LOADING: not in memory; on its way, or at rest until a prediction names it. END: taken out, "
+        "workers died in its runs."
+    )
     status: dict[str, str]
 
 
