@@ -20,7 +20,7 @@ from modelyard.models.ports import holder, is_shared
 from modelyard.models.stage import hash_folder
 from modelyard.runtimes import RUNTIMES
 from modelyard.runtimes.shared.model import SharedModel
-from sharedmodels import ask, doubling, lives, manifest_of, shared, until
+from sharedmodels import ask, bounded, doubling, lives, manifest_of, shared, until
 
 
 @pytest.mark.parametrize("form", ["onnx", "lightgbm"])
@@ -143,6 +143,16 @@ def test_which_versions_are_shared(tmp_path: Path) -> None:
     assert holder(manifest, load_settings(**{"workers": 2, "models.shared_from_bytes": size})) == "shared_process"
     assert holder(manifest, load_settings(workers=2)) == "worker"
     assert holder(msgspec.structs.replace(manifest, format="pickle"), load_settings(workers=2)) == "jail"
+
+
+def test_a_large_file_has_time_to_be_read(tmp_path: Path) -> None:
+    """models.publish_timeout_s, and what a slow disk takes."""
+    from modelyard.models.manifest import FileEntry
+    from modelyard.runtimes.shared.runtime import SLOW_DISK_BYTES_S, patient
+
+    _, manifest = doubling(tmp_path / "m")
+    large = msgspec.structs.replace(manifest, files=(FileEntry("model.onnx", "", 90 * SLOW_DISK_BYTES_S),))
+    assert patient(bounded(load_s=120.0), large).load_s == 210.0
 
 
 def test_small_versions_stay_in_the_worker(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ nobody for long. A worker is a SharedModel here; another process where it is to 
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -235,6 +237,71 @@ def test_a_crash_loop_ends(version: Version, tmp_path: Path, monkeypatch: pytest
         loaded.close()
     assert guilty == [version_token("tree", "1")]
     board.close()
+
+
+def _hurt(version: Version, run: Path, rounds: int, seed: int) -> tuple[int, dict[str, int], list[str]]:
+    """Three workers that never cease to ask, and a process that is killed or stopped so often: how many deaths were
+    reported, what the runs came to, and the deaths' codes in turn."""
+    draw = random.Random(seed)
+    models = [shared(version, run, **NEVER) for _ in range(3)]
+    reported: list[str] = []
+    counts: Counter[str] = Counter()
+    over = threading.Event()
+
+    def call(loaded: SharedModel) -> str:
+        value = 0
+        while not over.is_set():
+            value += 1
+            code = ask(loaded, value % 1000)
+            counts[code or "right"] += 1
+            if code:
+                time.sleep(0.01)
+        return ""
+
+    finished: list[str] = []
+    for loaded in models:
+        loaded.report_deaths(lambda code, guilty: reported.append(code))
+    callers = [beside(lambda loaded=loaded: call(loaded), finished) for loaded in models]
+    try:
+        for number in range(rounds):
+            until(lambda: len({loaded.pid for loaded in models} - {None}) == 1, "one process for all", 30)
+            until(lambda number=number: len(reported) == number, "the deaths to be counted")
+            pid = models[0].pid
+            os.kill(int(pid or 0), draw.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGSTOP)))
+            until(lambda pid=pid: all(loaded.pid not in (pid, None) for loaded in models), "another process", 30)
+    finally:
+        over.set()
+        for caller in callers:
+            caller.join(60)
+    assert finished == [""] * 3  # a wrong answer ends its caller
+    for loaded in models:
+        loaded.close()
+    return len(reported), dict(counts), reported
+
+
+TRANSIENT = {"right", "model_crashed", "model_timeout", "model_not_ready"}
+
+
+def test_deaths_under_load_are_each_counted_once(
+    version: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K2, P3: three workers without a pause between their runs, four deaths: no wrong answer, each counted once."""
+    monkeypatch.setattr(model, "BACKOFF_S", (0.0,))
+    deaths, counts, _ = _hurt(version, tmp_path / "run", 4, 3)
+    assert deaths == 4
+    assert set(counts) <= TRANSIENT
+
+
+@pytest.mark.long
+def test_many_deaths_under_load_are_each_counted_once(
+    version: Version, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K4: the same with two hundred deaths; prints what the runs came to."""
+    monkeypatch.setattr(model, "BACKOFF_S", (0.0,))
+    deaths, counts, codes = _hurt(version, tmp_path / "run", 200, 11)
+    print(f"{deaths} deaths ({dict(Counter(codes))}), runs: {counts}")
+    assert deaths == 200
+    assert set(counts) <= TRANSIENT
 
 
 def test_rows_that_do_not_fit_are_refused_with_the_setting(pair: tuple[SharedModel, SharedModel]) -> None:

@@ -102,9 +102,10 @@ class Place:
 
 def clear(folder: Path) -> None:
     """Forgets the processes of an earlier start; for the parent, before it starts a worker."""
-    with suppress(FileNotFoundError):
+    if folder.is_dir():
         for path in folder.iterdir():
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
 
 
 class Kept(msgspec.Struct, frozen=True):

@@ -22,6 +22,9 @@ from modelyard.runtimes.shared.words import Hosted
 LINGER_S = 10.0
 """A process that no worker has stays this long: one that is replaced, or loads again, finds it warm."""
 
+SLOW_DISK_BYTES_S = 20 * 1024**2
+"""What a network disk that has used up its burst still gives."""
+
 
 class Meeting(msgspec.Struct, frozen=True):
     """Where the workers of one server meet (`folder`), what a process may use (`threads`), the process that none
@@ -76,10 +79,16 @@ class SharedRuntime:
             return self._inner.load(folder, manifest, options)
         meeting = self._meeting
         given = {**options, "threads": meeting.threads}
-        bounds = Bounds.of(given)
+        bounds = patient(Bounds.of(given), manifest)
         path = str(folder.resolve())
         hosted = Hosted(path, manifest, given, -1, meeting.server, meeting.linger_s, bounds.memory_bytes)
         return SharedModel(Place(meeting.folder, process_name(hosted, meeting.release)), hosted, bounds)
+
+
+def patient(bounds: Bounds, manifest: Manifest) -> Bounds:
+    """With as much time to load as a slow disk takes to give the files: a publish found them in memory."""
+    read_s = sum(entry.size_bytes for entry in manifest.files) / SLOW_DISK_BYTES_S
+    return msgspec.structs.replace(bounds, load_s=bounds.load_s + read_s)
 
 
 def installed() -> tuple[str, ...]:
