@@ -215,6 +215,8 @@ OURS = {
     ("storage/sql/dialects/mysql.py", "begun"): "constants",
     ("storage/sql/dialects/postgresql.py", "made"): "names of our own tables and columns",
     ("storage/sql/dialects/postgresql.py", "inserted"): "names of our own tables and columns",
+    ("storage/sql/dialects/postgresql.py", "f'SAVEPOINT {_INCOMING}'"): "a constant",
+    ("storage/sql/dialects/postgresql.py", "f'ROLLBACK TO SAVEPOINT {_INCOMING}'"): "a constant",
     ("storage/sql/dialects/postgresql.py", "'; '.join(_bounds(kind, wait_ms, work_ms, long_ms))"):
         "whole numbers, and constants",
     ("storage/sql/dialects/postgresql_days.py",
