@@ -30,6 +30,7 @@ from modelyard.core.clock import SystemClock
 from modelyard.core.types import DATATYPES, LoadedModel
 from modelyard.models.load import check_load
 from modelyard.models.manifest import Manifest
+from modelyard.models.ports import JAILED_FORMATS
 from modelyard.runtimes import RUNTIMES
 
 DATA = "breast_cancer"
@@ -84,7 +85,8 @@ def _figures(name: str, sample: Sample, folder: Path, target: Target, calls: int
     loaded.close()
     return {
         "publish": "yes", "signature": names, "equal_rows": f"{equal} of {len(rows)}", "batched": _word(batched),
-        "in_process_us": round(alone, 1), "served_us": round(served, 1), "jail": "no",
+        "in_process_us": round(alone, 1), "served_us": round(served, 1),
+        "jail": _word(sample.format in JAILED_FORMATS),
     }  # fmt: skip
 
 
@@ -172,7 +174,7 @@ def page(record: Mapping[str, Any]) -> str:
         "A row counts as served if each number and label is what the format's own library answers offline.\n"
         "Times are medians of one row: by the library in this process, and over HTTP on one connection (JSON, with "
         "key, limit and log).\n"
-        "Formats that are code run in a jail; these are data and need none.\n\n"
+        "Formats that are code in Python run in a jail by leave, and are measured by themselves.\n\n"
         f"{table}\n\n"
         f"{record['at']}, {ran['cpu']}, {ran['cores']} cores, Python {ran['python']}, {record['calls']} calls each, "
         "one worker, `journal.durability = process`: `python -m bench.formats`.\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,12 @@ def _load(sample: Sample, folder: Path) -> LoadedModel:
     return runtime.load(folder, Manifest(found.format, entry, (), found.signature), {"threads": 1})
 
 
-@pytest.fixture
-def loaded(sample: Sample, tmp_path: Path) -> LoadedModel:
-    """The sample, loaded."""
-    return _load(sample, sample.write(tmp_path / "m"))
+@pytest.fixture(scope="module")
+def loaded(sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoadedModel]:
+    """The sample, loaded once for all tests of this page; the last that takes it closes it."""
+    model = _load(sample, sample.write(tmp_path_factory.mktemp("loaded") / "m"))
+    yield model
+    model.close()
 
 
 def test_it_is_known_by_its_content(sample: Sample, tmp_path: Path) -> None:

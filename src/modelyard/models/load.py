@@ -30,7 +30,7 @@ from modelyard.core.types import (
 )
 from modelyard.models.loads.hashed import HASHED
 from modelyard.models.manifest import Manifest
-from modelyard.models.ports import UNSAFE_FORMATS, UNTOLD, Runtime, Steps, Version, is_shared
+from modelyard.models.ports import JAILED_FORMATS, UNSAFE_FORMATS, UNTOLD, Runtime, Steps, Version, is_shared
 from modelyard.models.report import jail_bounds
 from modelyard.models.rows import attempts, is_batchable, row_count, spread_rows
 from modelyard.models.signing.trust import Signed, Trust, demand_trusted
@@ -116,8 +116,8 @@ def _parsed(
 
 def _is_verified_beside(manifest: Manifest, folder: Path, size: int) -> bool:
     """Whether a parser may see the files before their hash is known: they were hashed when they came, the manifest was
-    written last, and no file was changed after it. A format that runs its files' code waits in any case."""
-    if size < BESIDE_BYTES or manifest.format in UNSAFE_FORMATS:
+    written last, and no file was changed after it. A format whose files are programs waits in any case."""
+    if size < BESIDE_BYTES or manifest.format in JAILED_FORMATS:
         return False
     try:
         written_ns = (folder / RESERVED).lstat().st_ctime_ns
@@ -142,7 +142,7 @@ def _permit(manifest: Manifest, signed: Signed, settings: Settings) -> None:
 
 def loop_bound_us(manifest: Manifest, settings: Settings) -> float:
     """How long a run on the event loop may take. Never one in another process: if that hangs it would hold the loop."""
-    remote = manifest.format in UNSAFE_FORMATS or is_shared(manifest, settings)
+    remote = manifest.format in JAILED_FORMATS or is_shared(manifest, settings)
     return 0.0 if remote else settings.batching.max_loop_run_us
 
 

@@ -14,7 +14,11 @@ from modelyard.core.types import LoadedModel, Servable, Signature
 from modelyard.models.manifest import Manifest
 
 UNSAFE_FORMATS = frozenset({"python", "pickle"})
-"""Formats whose files are programs: only where models.unsafe_formats allows them, of a trusted signer, in a jail."""
+"""Formats whose files are programs in Python: only where models.unsafe_formats allows them, of a trusted signer, in a
+jail."""
+JAILED_FORMATS = UNSAFE_FORMATS | {"torchscript"}
+"""All that run in a jail. TorchScript is a language that cannot reach beyond itself, so it needs nobody's leave; its
+operators believe what they are told, so it has a process of its own."""
 
 Key = tuple[str, str]
 """Model and version."""
@@ -35,13 +39,13 @@ def is_shared(manifest: Manifest, settings: Settings) -> bool:
     it, or has a jail that does."""
     least = settings.models.shared_from_bytes
     large = 0 < least <= sum(entry.size_bytes for entry in manifest.files)
-    return large and settings.workers > 1 and manifest.format not in UNSAFE_FORMATS
+    return large and settings.workers > 1 and manifest.format not in JAILED_FORMATS
 
 
 def holder(manifest: Manifest, settings: Settings) -> str:
     """Whose memory a version is in when it is loaded: `worker` (each worker's), `shared_process` (one for all) or
     `jail` (one for each worker)."""
-    if manifest.format in UNSAFE_FORMATS:
+    if manifest.format in JAILED_FORMATS:
         return "jail"
     return "shared_process" if is_shared(manifest, settings) else "worker"
 
@@ -143,7 +147,7 @@ class Runtime(Protocol):
     """One model format."""
 
     format: str
-    """Its name in the manifest; those of UNSAFE_FORMATS run their files' own code, and do so in a jail."""
+    """Its name in the manifest; those of JAILED_FORMATS are programs, and run in a jail."""
 
     def detect(self, folder: Path) -> str | None:
         """The entry file if the folder's content is of this format, else None. By content, not by name."""

@@ -20,9 +20,10 @@ from modelyard.core.clock import SystemClock
 from modelyard.core.errors import ModelyardError, PublishError
 from modelyard.models.complete import complete
 from modelyard.models.manifest import Manifest
-from modelyard.models.ports import UNSAFE_FORMATS
+from modelyard.models.ports import JAILED_FORMATS, UNSAFE_FORMATS
 from modelyard.models.report import CheckOptions, CheckReport
 from modelyard.models.signing.trust import demand_trusted
+from modelyard.runtimes.remote.process import Bounds
 
 MAX_WRITTEN_BYTES = 1024 * 1024
 MAX_FILES = 256
@@ -35,9 +36,11 @@ def check_files(folder: Path, options: CheckOptions) -> CheckReport:
     from modelyard.runtimes.folders import describe
 
     described = describe(folder, options.unsafe_formats)
-    jailed = described.format in UNSAFE_FORMATS
-    if jailed:
+    jailed = described.format in JAILED_FORMATS
+    if described.format in UNSAFE_FORMATS:
         demand_trusted(options.signed, f"its format `{described.format}` runs code")
+    if jailed:
+        _allow_written(MAX_WRITTEN_BYTES + _shared_bytes(options))
     runtime, entry = RUNTIMES[described.format], described.entry
     found = runtime.inspect(folder, entry, described.options(options.for_runtime()))
     signature = complete(found.signature, described.merge(options.overrides, found.signature))
@@ -55,19 +58,30 @@ def check_files(folder: Path, options: CheckOptions) -> CheckReport:
 
 def confine(options: CheckOptions) -> None:
     """Bounds this process: address space, processor seconds, written bytes, open files, no core dump. Memory that is
-    shared with a jail counts as written; a version that may have one was signed by somebody trusted."""
+    shared with a jail counts as written; it is allowed once the files turn out to need one."""
     seconds = math.ceil(options.timeout_s) + 1
-    shared = 2 * int(options.jail.get("tensor_bytes", 0)) if options.unsafe_formats and options.signed.trusted else 0
     for kind, bound in (
         (resource.RLIMIT_AS, options.memory_bytes),
         (resource.RLIMIT_CPU, seconds * 4),
-        (resource.RLIMIT_FSIZE, MAX_WRITTEN_BYTES + shared),
+        (resource.RLIMIT_FSIZE, MAX_WRITTEN_BYTES + _shared_bytes(options)),
         (resource.RLIMIT_NOFILE, MAX_FILES),
         (resource.RLIMIT_CORE, 0),
     ):
         _, hard = resource.getrlimit(kind)
         most = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         resource.setrlimit(kind, (most, most))
+    _allow_written(MAX_WRITTEN_BYTES)
+
+
+def _shared_bytes(options: CheckOptions) -> int:
+    return 2 * Bounds.of({"jail": options.jail}).tensor_bytes
+
+
+def _allow_written(most_bytes: int) -> None:
+    """The bound that holds now, below the one for good."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    least = most_bytes if hard == resource.RLIM_INFINITY else min(most_bytes, hard)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (least, hard))
 
 
 def _answer(folder: Path, options: CheckOptions) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,15 @@ import pytest
 import torch
 from torch import nn
 
-from modelyard.core.errors import ModelyardError, PublishError
+from modelyard.core.errors import ModelError, ModelyardError, PublishError
+from modelyard.core.types import LoadedModel
 from modelyard.models.manifest import Manifest
 from modelyard.models.report import CheckOptions, Overrides, SignatureCompletion, TensorCompletion
 from modelyard.runtimes import detect
 from modelyard.runtimes.check import check_files
 from modelyard.runtimes.child import check_in_child
+from modelyard.runtimes.jail.model import JailedModel
 from modelyard.runtimes.torch.guarded import guarded
-from modelyard.runtimes.torch.loaded import TorchModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.:DeprecationWarning")
 BATCH = torch.export.Dim("batch", min=1, max=4096)
@@ -98,12 +100,10 @@ def _script(module: nn.Module, folder: Path) -> Path:
     return folder
 
 
-def _load(folder: Path, **options: Any) -> TorchModel:
+def _load(folder: Path, **options: Any) -> LoadedModel:
     runtime, entry = detect(folder)
     found = runtime.inspect(folder, entry, options)
-    model = runtime.load(folder, Manifest(found.format, entry, (), found.signature), {"threads": 1})
-    assert isinstance(model, TorchModel)
-    return model
+    return runtime.load(folder, Manifest(found.format, entry, (), found.signature), {"threads": 1})
 
 
 @pytest.mark.parametrize("case", MODELS)
@@ -141,7 +141,8 @@ def test_no_pickle_of_an_archive_is_loaded(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(torch, "load", _never)
     monkeypatch.setattr(torch.export, "load", _never)
     _load(folder).run({"x": np.ones((2, 4), np.float32)}, ())
-    _load(tmp_path / "s", signature=LINE).run({"x": np.ones((2, 4), np.float32)}, ())
+    with closing(_load(tmp_path / "s", signature=LINE)) as scripted:
+        scripted.run({"x": np.ones((2, 4), np.float32)}, ())
 
 
 def _rewrite(path: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
@@ -290,11 +291,13 @@ def test_script_answers_as_the_module(tmp_path: Path) -> None:
     folder = _script(module, tmp_path / "m")
     example = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1.0, 2.0, 3.0, 4.0]}]}
     rows = _rows(6, 4)
-    for overrides in (Overrides(signature=LINE), Overrides(example=example)):
-        report = check_files(folder, CheckOptions(overrides=overrides))
-        assert report.profile.batched
-        assert [(s.name, s.datatype, s.shape) for s in report.signature.outputs] == [("output", "FP32", (-1, 3))]
-    got = _load(folder, signature=LINE).run({"x": rows.numpy()}, ())
+    report = check_files(folder, CheckOptions(overrides=Overrides(example=example)))
+    assert report.profile.batched
+    assert not report.profile.in_loop
+    assert [(s.name, s.datatype, s.shape) for s in report.signature.outputs] == [("output", "FP32", (-1, 3))]
+    with closing(_load(folder, signature=LINE)) as loaded:
+        assert loaded.signature == report.signature
+        got = loaded.run({"x": rows.numpy()}, ())
     np.testing.assert_allclose(got["output"], module(rows).detach().numpy(), rtol=1e-5, atol=1e-6)
 
 
@@ -309,6 +312,33 @@ def test_script_without_a_signature_is_refused_in_a_sentence(tmp_path: Path) -> 
     with pytest.raises(PublishError) as refused:
         check_files(folder, CheckOptions(overrides=Overrides(signature=other)))
     assert refused.value.code == "signature_conflict"
+
+
+class Leaking(nn.Module):
+    """Gives out memory that nothing was written to, and writes where an index says."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Whatever lies there."""
+        if bool(x.sum() > 1000):
+            x = x + torch._convert_indices_from_coo_to_csr(x[0, :1].long() * 100_000, 4).sum()
+        return torch.empty([100_000]) + x.sum() * 0 + torch.zeros([x.shape[0], 1])
+
+
+def test_script_runs_in_a_jail_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P8: PyTorch's operators believe what they are told. What a module in TorchScript reads is memory of its own
+    process, and one that writes past its own ends that process alone; this one's PyTorch never meets it."""
+    folder = _script(Leaking(), tmp_path / "m")
+    monkeypatch.setattr(torch.jit, "load", _never)
+    secret = b"a key of the server"
+    with closing(_load(folder, signature=LINE)) as loaded:
+        assert isinstance(loaded, JailedModel)
+        for _ in range(3):
+            held = [bytearray(secret * 20_000) for _ in range(3)]
+            del held  # and PyTorch would give it out next
+            assert secret not in loaded.run({"x": np.ones((1, 4), np.float32)}, ())["output"].tobytes()
+        with pytest.raises(ModelError) as failed:
+            loaded.run({"x": np.full((1, 4), 1000, np.float32)}, ())
+        assert failed.value.code == "model_crashed"
 
 
 class Writing(nn.Module):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from modelyard.core.settings import Settings
 from modelyard.models.manifest import Manifest
-from modelyard.models.ports import UNSAFE_FORMATS, Key, Version, is_shared
+from modelyard.models.ports import JAILED_FORMATS, Key, Version, is_shared
 
 MIB = 1024 * 1024
 FACTORS: Mapping[str, float] = {
@@ -42,7 +42,7 @@ themselves, for requests and for batches."""
 def estimate_bytes(manifest: Manifest) -> int:
     """What one copy of the version takes."""
     size = sum(entry.size_bytes for entry in manifest.files)
-    base = BASE_BYTES + (JAIL_BYTES if manifest.format in UNSAFE_FORMATS else 0)
+    base = BASE_BYTES + (JAIL_BYTES if manifest.format in JAILED_FORMATS else 0)
     return base + int(size * FACTORS.get(manifest.format, OTHER_FACTOR))
 
 

@@ -15,12 +15,13 @@ from modelyard.models.ports import Inspection
 from modelyard.models.report import SignatureCompletion, TensorCompletion
 from modelyard.runtimes.jail.model import JailedModel, open_jail
 from modelyard.runtimes.jail.process import JailBounds, What
-from modelyard.runtimes.refusals import check_spec, is_bare_pickle, nonempty, only_one
+from modelyard.runtimes.refusals import check_spec, is_bare_pickle, nonempty, not_spoken, only_one
 
 CLASS = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 MAX_NAMING_BYTES = 4096
 NAMING = "python_class"
 HEAD_BYTES = 256
+MAX_TENSORS = 256
 
 
 class PythonRuntime:
@@ -63,20 +64,27 @@ class PickleRuntime:
     def inspect(self, folder: Path, entry: str, options: Mapping[str, Any]) -> Inspection:
         """What the estimator says in its jail; PublishError."""
         nonempty(folder / entry)
-        process, loaded = open_jail(What(folder, entry, self.format), JailBounds.of(options), None)
-        process.kill()
-        if loaded.signature is None:
-            raise PublishError("warm_up_failed", "The model's process gave no signature.", field="model")
-        specs = [(f"inputs[{i}]", spec) for i, spec in enumerate(loaded.signature.inputs)]
-        specs += [(f"outputs[{i}]", spec) for i, spec in enumerate(loaded.signature.outputs)]
-        for place, spec in specs:
-            _checked(place, spec)
-        return Inspection(self.format, entry, loaded.signature, _short(loaded.provenance))
+        signature, provenance = told_signature(What(folder, entry, self.format), JailBounds.of(options))
+        return Inspection(self.format, entry, signature, provenance)
 
     def load(self, folder: Path, manifest: Manifest, options: Mapping[str, Any]) -> JailedModel:
         """The estimator in its jail; PublishError."""
         nonempty(folder / manifest.entry)
         return JailedModel(What(folder, manifest.entry, self.format), JailBounds.of(options), manifest.signature)
+
+
+def told_signature(what: What, bounds: JailBounds) -> tuple[Signature, dict[str, str]]:
+    """What the model says of itself in its jail, its signature one that can be served; PublishError."""
+    process, loaded = open_jail(what, bounds, None)
+    process.kill()
+    signature = loaded.signature
+    if signature is None:
+        raise PublishError("warm_up_failed", "The model's process gave no signature.", field="model")
+    for place, specs in (("inputs", signature.inputs), ("outputs", signature.outputs)):
+        names = [_checked(f"{place}[{i}]", spec).name for i, spec in enumerate(specs[:MAX_TENSORS])]
+        if not 0 < len(specs) == len(set(names)):
+            raise not_spoken(place, f"{len(specs)} tensors", f"Name 1 to {MAX_TENSORS} tensors, each differently.")
+    return signature, _short(loaded.provenance)
 
 
 def _is_bare_pickle(path: Path) -> bool:

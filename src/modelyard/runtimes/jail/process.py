@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -39,11 +40,12 @@ class JailBounds(Bounds, frozen=True):
 
 
 class What(msgspec.Struct, frozen=True):
-    """Which files are run, and how."""
+    """Which files are run, and how. `options` is what the format's adapter needs, as JSON has it."""
 
     folder: Path
     entry: str
     format: str
+    options: Mapping[str, Any] = {}
 
 
 class JailProcess(RemoteProcess):
@@ -160,6 +162,7 @@ def start_process(what: What, bounds: JailBounds, channel: int, area: int) -> su
         "folder": str(what.folder.resolve()),
         "entry": what.entry,
         "format": what.format,
+        "options": what.options,
         "channel": channel,
         "area": area,
         "area_bytes": bounds.tensor_bytes,

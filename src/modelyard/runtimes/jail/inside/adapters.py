@@ -60,8 +60,26 @@ class PickledEstimator:
         return self._model.run(inputs, outputs)
 
 
+class ScriptedModule:
+    """A module in TorchScript; what it gives is found by running it, unless its signature was published."""
+
+    def __init__(self, folder: Path, entry: str, options: Mapping[str, Any]) -> None:
+        from modelyard.runtimes.torch.loaded import TorchModel
+        from modelyard.runtimes.torch.script_module import load_module, module_signature
+
+        module = load_module(folder / entry)
+        self.signature: Signature | None = options["published"] or module_signature(module, options)
+        self.provenance: dict[str, str] = {}
+        self._model = TorchModel(module, self.signature, int(options["threads"]))
+
+    def run(self, inputs: Mapping[str, Array], outputs: Sequence[str]) -> Mapping[str, Any]:
+        """See Adapter."""
+        return self._model.run(inputs, outputs)
+
+
 ADAPTERS: Mapping[str, Callable[[Path, str, Mapping[str, Any]], Adapter]] = {
     "python": PythonModel,
     "pickle": PickledEstimator,
+    "torchscript": ScriptedModule,
 }
 """By format."""

@@ -85,7 +85,8 @@ class Served:
             return Failed(number, "model_failed", f"{type(error).__name__}: {reason(error)}")
 
     def _load(self, order: Load) -> Loaded:
-        self._model = ADAPTERS[self._format](self._folder, self._entry, self._options)
+        options = {**self._options, "published": order.signature}
+        self._model = ADAPTERS[self._format](self._folder, self._entry, options)
         self._signature = order.signature or self._model.signature
         return Loaded(self._signature, self._model.provenance)
 
