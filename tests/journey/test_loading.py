@@ -22,7 +22,7 @@ import time
 
 class Model:
     def load(self, folder):
-        time.sleep(4)
+        time.sleep(3)
 
     def predict(self, inputs):
         return {"y": inputs["x"] * 2}
@@ -58,7 +58,6 @@ def test_the_quick_model_answers_while_the_slow_one_loads(tmp_path: Path) -> Non
         headers = {"content-type": "application/x-tar"}
         made = server.ask("PUT", "/v1/models/mine/versions/1", _slow_archive(tmp_path / "m"), headers=headers)
         assert made.status == 201, made.body
-        until(lambda: _infer(server, 3).status == 200, what="the slow model")
         server.stop()
         server.start()
         assert server.ask("POST", "/v2/models/simple/infer", infer_body(INPUT0=row, INPUT1=row)).status == 200
@@ -73,14 +72,13 @@ def test_the_quick_model_answers_while_the_slow_one_loads(tmp_path: Path) -> Non
         until(lambda: server.ask("GET", "/v2/health/ready", key=None).status == 200, what="ready")
         assert _infer(server, 3).json["outputs"][0]["data"] == [6.0, 6.0]
         until(lambda: "first_answer" in str(server.ask("GET", "/v1/models/mine/versions/1").json["loads"]))
-        done = command("models", "timeline", "mine", "--data", server.data, "--json")
-        (load,) = json.loads(done.stdout)["loads"]
+        (load,) = server.ask("GET", "/v1/models/mine/versions/1").json["loads"]
         steps = {step["name"]: step for step in load["steps"]}
         assert list(steps) == ["wait", "resolve", "verify", "parse", "warm_up", "first_answer"]
         assert (load["state"], load["worker"]) == ("loaded", 0)
-        assert 4 < steps["parse"]["duration_s"] < load["total_s"]
+        assert 3 < steps["parse"]["duration_s"] < load["total_s"]
         assert steps["verify"]["size_bytes"] == made.json["size_bytes"]
-        shown = command("models", "timeline", "simple", "--data", server.data).stdout
+        shown = command("models", "timeline", "mine", "--data", server.data).stdout
         assert "worker 0: loaded after" in shown
         assert "█" in shown
     except BaseException:
