@@ -28,6 +28,7 @@ from modelyard.runtimes.refusals import (
     reason,
     unreadable,
 )
+from modelyard.runtimes.sklearn_sound import is_sound
 from modelyard.runtimes.torch.archive import first_name
 
 KIND = "scikit-learn (skops)"
@@ -139,6 +140,8 @@ def read_estimator(path: Path, options: Mapping[str, Any]) -> Any:
         raise
     except Exception as error:
         raise unreadable(KIND, reason(error)) from None
+    for part in held(estimator):
+        _check_part(part)
     return settle(estimator)
 
 
@@ -173,29 +176,32 @@ def _check_types(found: Sequence[str], trusted: Sequence[str]) -> None:
 
 def settle(estimator: Any) -> Any:
     """The estimator, it and all that it holds with one job: threads are sized by the server, and `n_jobs` would start
-    more. PublishError("format_not_allowed") for one that would open files that its rows name."""
+    more. What was fitted inside of another is no parameter of it."""
     parameters = getattr(estimator, "get_params", dict)(deep=True) if hasattr(estimator, "get_params") else {}
     jobs = {name: 1 for name in parameters if name.split("__")[-1] == "n_jobs"}
     if jobs:
         estimator.set_params(**jobs)
     for part in held(estimator):
-        _settle_part(part)
+        own = getattr(part, "__dict__", {})
+        if own.get("n_jobs") is not None:
+            own["n_jobs"] = 1
     # Rows come as plain matrices in the order of the columns; the codec has matched the names already.
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
     return estimator
 
 
-def _settle_part(part: Any) -> None:
-    """What was fitted inside of another is no parameter of it, so it is settled by itself."""
+def _check_part(part: Any) -> None:
+    """PublishError("format_not_allowed") for one that opens files that its rows name, or reads beyond its arrays."""
     from sklearn.feature_extraction.text import _VectorizerMixin
 
     own = getattr(part, "__dict__", {})
-    if own.get("n_jobs") is not None:
-        own["n_jobs"] = 1
     # Of "filename" it reads what a row names, of "file" what the row is: numbers of open files, or a path that a
     # classifier before it answered.
     if isinstance(part, _VectorizerMixin) and not (type(own.get("input")) is str and own["input"] == "content"):
         raise not_spoken("model", f"a {type(part).__name__} that reads files", 'Fit it with `input="content"`.')
+    if not is_sound(part):
+        what = f"a {type(part).__name__} whose arrays do not fit each other, or that was fitted on a sparse matrix"
+        raise not_spoken("model", what, "Fit it on a dense matrix.")
 
 
 def held(root: Any) -> Iterator[Any]:

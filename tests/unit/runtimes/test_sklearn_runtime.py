@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.cluster import BisectingKMeans, KMeans, MeanShift
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
 from skops.io import dump, get_untrusted_types
 
 from modelyard.core.errors import PublishError
@@ -180,3 +183,53 @@ def test_what_was_fitted_inside_has_one_job_too(tmp_path: Path) -> None:
     types = tuple(get_untrusted_types(file=folder / "model.skops"))
     found = read_estimator(folder / "model.skops", {"trusted_types": types})
     assert [part.n_jobs for part in held(found) if hasattr(part, "n_jobs")].count(8) == 0
+
+
+def _shorter(name: str, *keep: slice) -> Any:
+    def change(estimator: Any) -> None:
+        setattr(estimator, name, getattr(estimator, name)[keep].copy())
+
+    return change
+
+
+ALTERED: dict[str, tuple[Any, Any]] = {
+    "coefficients": (SVC(), _shorter("_dual_coef_", slice(None), slice(1))),
+    "intercepts": (SVC(), _shorter("_intercept_", slice(1))),
+    "vectors": (SVC(), _shorter("support_vectors_", slice(None), slice(1))),
+    "counts": (SVC(), lambda made: setattr(made, "_n_support", np.array([-9, 9, made._n_support.sum()], np.int32))),
+    "another machine": (SVR(), lambda made: setattr(made, "_impl", "c_svc")),
+    "a regression's coefficients": (SVR(), _shorter("_dual_coef_", slice(None), slice(1))),
+    "neighbours' columns": (KNeighborsClassifier(algorithm="brute"), _shorter("_fit_X", slice(None), slice(1))),
+    "neighbours' answers": (KNeighborsClassifier(algorithm="brute"), _shorter("_y", slice(1))),
+    "centres' columns": (KMeans(3, n_init=1), _shorter("cluster_centers_", slice(None), slice(1))),
+}
+
+
+@pytest.mark.parametrize("case", ALTERED)
+def test_arrays_that_compiled_code_reads_beyond_are_refused(tmp_path: Path, case: str) -> None:
+    """P8: an array that is shorter than another says is read beyond its end, and the answer tells what lies there."""
+    made, alter = ALTERED[case]
+    made.fit(*load_iris(return_X_y=True))
+    folder = _save(made, tmp_path / "good")
+    assert read_estimator(folder / "model.skops", {}) is not None
+    alter(made)
+    with pytest.raises(PublishError) as refused:
+        RUNTIME.inspect(_save(made, tmp_path / "m"), "model.skops", {})
+    assert refused.value.code == "format_not_allowed"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [SVC(kernel="poly"), NuSVC(), SVR(), NuSVR(), OneClassSVM(), SVC(kernel="linear"), KMeans(2, n_init=1),
+     KNeighborsRegressor(algorithm="brute"), KNeighborsClassifier(algorithm="brute", n_neighbors=3),
+     MeanShift(), NearestCentroid(), BisectingKMeans(2, random_state=0)],
+    ids=lambda made: type(made).__name__,
+)  # fmt: skip
+def test_what_was_not_altered_is_served(tmp_path: Path, made: Any) -> None:
+    """Estimators with compiled code answer as they do in process."""
+    rows, target = load_iris(return_X_y=True)
+    made.fit(rows[:100], target[:100])
+    folder = _save(made, tmp_path / "m")
+    types = tuple(get_untrusted_types(file=folder / "model.skops"))
+    found = read_estimator(folder / "model.skops", {"trusted_types": types})
+    np.testing.assert_array_equal(found.predict(rows), made.predict(rows))
