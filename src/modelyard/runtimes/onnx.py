@@ -67,6 +67,8 @@ class OnnxRuntime:
         wanted.inter_op_num_threads = 1
         wanted.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         wanted.log_severity_level = 4
+        # By the name `x.ort` it would choose another format, which the publish check has not looked at.
+        wanted.add_session_config_entry("session.load_model_format", "ONNX")
         # Spinning threads burn the core that the event loop needs.
         wanted.add_session_config_entry("session.intra_op.allow_spinning", "0")
         wanted.add_session_config_entry("session.inter_op.allow_spinning", "0")

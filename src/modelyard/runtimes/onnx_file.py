@@ -7,6 +7,7 @@ onnx.proto of the ONNX project (ModelProto, GraphProto, "External Data").
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -38,6 +39,7 @@ DATATYPES: Mapping[int, str] = {
 DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"})
 """Operator sets that ONNX Runtime itself brings."""
 
+_NUMBER = re.compile(r"[0-9]{1,18}")
 MAX_DEPTH = 32
 """Deepest nesting of graphs in graphs."""
 MAX_TEXT_CHARS = 200
@@ -136,8 +138,8 @@ def _check_external(folder: Path, base: Path, tensor: Any) -> None:
     stated = {pair.key: pair.value for pair in tensor.external_data}
     location = stated.get("location", "")
     path = PurePosixPath(location)
-    if not location or path.is_absolute() or ".." in path.parts or "\\" in location or "\0" in location:
-        raise _outside(location)
+    if not location or path.is_absolute() or ".." in path.parts or any(mark in location for mark in "\\\0*"):
+        raise _outside(location)  # by a star ONNX Runtime knows addresses in memory
     target = folder / base / location
     if any(part.is_symlink() for part in (target, *target.parents) if part != folder and folder in part.parents):
         raise _outside(location)
@@ -145,11 +147,10 @@ def _check_external(folder: Path, base: Path, tensor: Any) -> None:
         raise _outside(location)
     if not target.is_file():
         raise unreadable("ONNX", f"its external data `{location[:80]}` is missing.", got=location[:80])
-    try:
-        end = int(stated.get("offset", "0")) + int(stated.get("length", "0"))
-    except ValueError:
-        raise unreadable("ONNX", f"the place of its external data `{location[:80]}` is no number.") from None
-    if end > target.stat().st_size or end < 0:
+    offset, length = (stated.get(name, "0") for name in ("offset", "length"))
+    if not (_NUMBER.fullmatch(offset) and _NUMBER.fullmatch(length)):
+        raise unreadable("ONNX", f"the place of its external data `{location[:80]}` is no number.", got=offset[:20])
+    if int(offset) + int(length) > target.stat().st_size:
         raise unreadable("ONNX", f"its external data `{location[:80]}` is cut off.", got=target.stat().st_size)
 
 

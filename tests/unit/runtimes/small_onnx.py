@@ -40,12 +40,12 @@ def model(
     return helper.make_model(graph, opset_imports=opsets, ir_version=ir)
 
 
-def external(location: str, length: int = 16) -> Any:
+def external(location: str, length: int | str = 16, offset: str = "0") -> Any:
     """`Y = X · W`, W in the file at `location`."""
     weights = helper.make_tensor("W", T.FLOAT, [2, 2], np.eye(2, dtype=np.float32).tobytes(), raw=True)
     weights.ClearField("raw_data")
     weights.data_location = T.EXTERNAL
-    for key, value in {"location": location, "offset": "0", "length": str(length)}.items():
+    for key, value in {"location": location, "offset": offset, "length": str(length)}.items():
         pair = weights.external_data.add()
         pair.key, pair.value = key, value
     return model("MatMul", tensors=[weights], inputs=["X", "W"])

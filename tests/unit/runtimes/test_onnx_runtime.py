@@ -129,6 +129,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "external ..": (lambda: external("../outside.bin"), "external_data_outside"),
     "external absolute": (lambda: external("/etc/hostname"), "external_data_outside"),
     "external symlink": (lambda: external("link.bin"), "external_data_outside"),
+    "external in memory": (lambda: external("*/_ORT_MEM_ADDR_/*"), "external_data_outside"),
+    "external before": (lambda: external("inside.bin", 32, "-16"), "model_unreadable"),
+    "external in other digits": (lambda: external("inside.bin", "1_6"), "model_unreadable"),
     "external backslash": (lambda: external("..\\outside.bin"), "external_data_outside"),
     "external missing": (lambda: external("missing.bin"), "model_unreadable"),
     "external cut off": (lambda: external("short.bin"), "model_unreadable"),
@@ -145,6 +148,8 @@ def test_models_that_are_refused(tmp_path: Path, case: str) -> None:
     (folder / "inside.bin").write_bytes(bytes(16))
     (folder / "short.bin").write_bytes(bytes(8))
     (folder / "link.bin").symlink_to(tmp_path / "outside.bin")
+    (folder / "*" / "_ORT_MEM_ADDR_").mkdir(parents=True)
+    (folder / "*" / "_ORT_MEM_ADDR_" / "*").write_bytes(bytes(16))
     with pytest.raises(PublishError) as refused:
         check_files(folder, CheckOptions())
     assert refused.value.code == code
@@ -163,6 +168,14 @@ def test_external_data_inside_is_served(tmp_path: Path) -> None:
     (folder / "inside.bin").write_bytes(np.full((2, 2), 3, np.float32).tobytes())
     loaded = _load(folder)
     assert loaded.run({"X": np.ones((1, 2), np.float32)}, ())["Y"].tolist() == [[6.0, 6.0]]
+
+
+def test_onnx_is_read_as_onnx_whatever_its_name(tmp_path: Path) -> None:
+    """By the name `x.ort` ONNX Runtime chooses a format of its own, which the publish check has not looked at."""
+    folder = save(model(), tmp_path / "m", "model.ort")
+    (folder / "README").write_text("of two files each keeps its name")
+    rows = np.ones((2, 2), np.float32)
+    np.testing.assert_array_equal(next(iter(_load(folder).run({"X": rows}, ()).values())), rows)
 
 
 def test_the_runtime_itself_confines_external_data(tmp_path: Path) -> None:
