@@ -444,6 +444,7 @@ NOT_FROM_A_PREDICT_ROUTE = {
     "key_not_active": "management (tests/unit/http_routes)",
     "edit_conflict": "management (tests/unit/http_routes)",
     "model_in_traffic": "management (tests/unit/http_routes)",
+    "memory_insufficient": "management (tests/unit/http_routes/test_memory_routes.py)",
     "etag_stale": "management (tests/unit/http_routes)",
 }
 
