@@ -11,7 +11,7 @@ import io
 import os
 import tarfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from modelyard.models.stage import CHUNK_BYTES, MAX_FILES, check_path, too_large, unsafe
@@ -28,13 +28,14 @@ def extract_tar(stream: BinaryIO, folder: Path, max_bytes: int) -> int:
     a refusal is the caller's to delete.
     """
     reader = _Reader(stream)
-    total, seen = 0, set[str]()
+    total, seen, folders = 0, set[str](), set[str]()
     for name, kind, size in reader.members():
         path = _member_path(name, kind, seen)
         if path is None:
             continue
         seen.add(path.casefold())
-        if len(seen) > MAX_FILES:
+        folders.update(map(str, PurePosixPath(path).parents))  # each is made, whether it is named or not
+        if max(len(seen), len(folders)) > MAX_FILES:
             raise unsafe(path, f"at most {MAX_FILES} entries")
         if kind == b"5":
             (folder / path).mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -16,6 +16,8 @@ from modelyard.models.manifest import FileEntry
 MAX_FILES = 10_000
 MAX_DEPTH = 16
 MAX_NAME_BYTES = 255
+MAX_PATH_BYTES = 1024
+"""Of a whole path: with the folder before it, it must be one that the kernel takes (4,096), and a key in a bucket."""
 CHUNK_BYTES = 1024 * 1024
 RESERVED = "manifest.json"
 """The artifact store writes it beside the files."""
@@ -70,9 +72,10 @@ def check_path(path: str) -> str:
         and "\\" not in path
         and all(part not in ("", ".", "..") and len(part.encode()) <= MAX_NAME_BYTES for part in parts)
         and len(parts) <= MAX_DEPTH + 1
+        and len(path.encode()) <= MAX_PATH_BYTES
     )
     if not good:
-        raise unsafe(path, "relative, printable paths without `..`")
+        raise unsafe(path, f"relative, printable paths without `..`, of at most {MAX_PATH_BYTES} bytes")
     if path == RESERVED:
         raise PublishError(
             "manifest_invalid",

@@ -81,6 +81,8 @@ TRICKS: dict[str, Callable[[], bytes]] = {
     "backslash": lambda: _tar(("..\\x", b"1")),
     "newline": lambda: _tar(("a\nb", b"1")),
     "long": lambda: _tar(("x" * 300, b"1")),
+    "long in all": lambda: _tar(("/".join(["x" * 250] * 16), b"1")),
+    "folders that nobody names": lambda: _tar(*((f"{i}/a/b/c/d/e/f/g/h/i/j/k/l/m", b"") for i in range(1000))),
     "right to left": lambda: _tar(("\u202ex", b"1")),
     "symlink": lambda: _tar(("l", b""), type=tarfile.SYMTYPE, linkname="/etc/passwd"),
     "hard link": lambda: _tar(("l", b""), type=tarfile.LNKTYPE, linkname="../x"),
