@@ -16,6 +16,7 @@ from trained import cancer, infer_body
 
 SETTINGS = {"models.shared_from_bytes": "1", "models.jail_tensor_bytes": str(4 * 1024**2)}
 BACK_WITHIN_S = 15.0
+RELOADED_WITHIN_S = 60.0
 TRANSIENT = {"model_crashed", "model_not_ready"}
 
 
@@ -76,8 +77,8 @@ class Callers:
 
 def test_two_workers_one_process(tmp_path: Path) -> None:
     """Issue D, K2: two workers answer out of one process. Killed under load it is back within a bound, no answer is
-    wrong, and the death is in the log once; a worker killed under load takes nothing with it; nothing is left after the
-    stop."""
+    wrong, and the death is in the log once; a worker killed under load takes nothing with it; a reload finds the
+    process warm; nothing is left after the stop."""
     server = RunningServer(tmp_path / "data", workers=2, settings=SETTINGS).start()
     try:
         assert server.publish("cancer", cancer().content, "1").status == 201
@@ -106,6 +107,12 @@ def test_two_workers_one_process(tmp_path: Path) -> None:
             before = callers.right
             until(lambda: worker not in server.worker_pids() and len(server.worker_pids()) == 2, what="a new worker")
             until(lambda: callers.right > before + 50, BACK_WITHIN_S, "answers beside a dead worker")
+            assert hosts(server) == [second]
+            old = set(server.worker_pids())
+            server.signal(signal.SIGUSR2)
+            until(lambda: old.isdisjoint(server.worker_pids()), RELOADED_WITHIN_S, "the reload")
+            before = callers.right
+            until(lambda: callers.right > before + 50, BACK_WITHIN_S, "answers after a reload")
             assert hosts(server) == [second]
         finally:
             callers.stop()
