@@ -154,7 +154,8 @@ def trim() -> None:
 
 
 def verify(version: Version, folder: Path) -> None:
-    """Every file has the published size and SHA-256, or UnavailableError("model_not_ready") (promise P5)."""
+    """Every file has the published size and SHA-256, and there is no other, or UnavailableError("model_not_ready")
+    (promise P5)."""
     manifest = version.manifest
     if manifest.digest() != version.digest:
         raise _changed(version, "the manifest", version.digest, manifest.digest())
@@ -165,6 +166,11 @@ def verify(version: Version, folder: Path) -> None:
         got = HASHED.sha256(path)
         if got != entry.sha256:
             raise _changed(version, entry.path, entry.sha256, got)
+    listed = {RESERVED, *(entry.path for entry in manifest.files)}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if name not in listed and (path.is_symlink() or not path.is_dir()):
+            raise _changed(version, name, "a file of the manifest", "another file")
     if manifest.entry not in {entry.path for entry in manifest.files}:
         raise _changed(version, manifest.entry, "a file of the manifest", "none")
 

@@ -141,6 +141,24 @@ def test_the_bytes_served_are_the_bytes_published(tmp_path: Path) -> None:
         _stub_folder(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["file", "file below", "link", "linked folder"])
+def test_nothing_lies_beside_what_was_published(tmp_path: Path, kind: str) -> None:
+    """P5: a module that nobody signed, put into a version's folder, would be imported before the one that it is called
+    like. A folder that holds more than its manifest says is not loaded; an empty folder in it is nothing."""
+    settings, clock = load_settings(data=tmp_path / "data"), SystemClock()
+    good, folder = version(), _stub_folder(tmp_path)
+    (folder / "empty").mkdir()
+    assert load_servable(good, folder, StubRuntime(), settings, clock).digest == good.digest
+    planted = folder / ("empty/numpy.py" if kind == "file below" else "numpy.py")
+    if "link" in kind:
+        planted.symlink_to(tmp_path if kind == "linked folder" else folder / "stub.json")
+    else:
+        planted.write_text("")
+    with pytest.raises(UnavailableError) as refused:
+        load_servable(good, folder, StubRuntime(), settings, clock)
+    assert refused.value.detail["field"] == planted.relative_to(folder).as_posix()
+
+
 @pytest.mark.parametrize("datatype", [name for name in DATATYPES if name != "FP16"])
 def test_the_example_of_an_error_is_one_that_works(datatype: str) -> None:
     """example_request gives a request that the decoder takes, for every datatype that JSON can carry."""
