@@ -68,6 +68,9 @@ def check_spec(place: str, spec: TensorSpec) -> TensorSpec:
         bad = next((name for name in names if not name.isprintable()), None)
         if bad is not None:
             raise not_spoken(f"{place}.{field}", repr(bad)[:80], "Name it with printable characters.")
+        if names and (len(set(names)) != len(names) or spec.shape[-1:] not in ((-1,), (len(names),))):
+            got = f"{len(names)} names, {len(set(names))} of them different, for the shape {list(spec.shape)}"
+            raise not_spoken(f"{place}.{field}", got[:120], "Give each element of a row one name of its own.")
     elements = 1
     for size in spec.shape:
         if size < -1 or size == 0:

@@ -244,7 +244,7 @@ def _outputs(estimator: Any) -> list[TensorSpec]:
     if len(label.shape) > 1 or isinstance(classes, list) or not hasattr(estimator, "predict_proba"):
         return [label]
     names = tuple(str(name) for name in np.asarray(classes).tolist())
-    return [label, TensorSpec("probabilities", "FP64", (-1, len(names)), labels=names)]
+    return [label, check_spec("outputs[1]", TensorSpec("probabilities", "FP64", (-1, len(names)), labels=names))]
 
 
 def _predicted(estimator: Any, name: str) -> TensorSpec:

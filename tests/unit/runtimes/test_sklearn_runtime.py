@@ -233,3 +233,22 @@ def test_what_was_not_altered_is_served(tmp_path: Path, made: Any) -> None:
     types = tuple(get_untrusted_types(file=folder / "model.skops"))
     found = read_estimator(folder / "model.skops", {"trusted_types": types})
     np.testing.assert_array_equal(found.predict(rows), made.predict(rows))
+
+
+@pytest.mark.parametrize("names", [["a", "b", "c"], ["a", "b", "c", "a"], ["a", "b", "c", "d", "e"]])
+def test_names_that_are_not_as_many_as_the_features_are_refused(tmp_path: Path, names: list[str]) -> None:
+    """A file that names fewer, more or the same twice: rows by name could not be told apart."""
+    made = LogisticRegression(max_iter=1000).fit(*load_iris(return_X_y=True))
+    made.feature_names_in_ = np.array(names, dtype=object)
+    with pytest.raises(PublishError) as refused:
+        RUNTIME.inspect(_save(made, tmp_path / "m"), "model.skops", {})
+    assert refused.value.detail["field"] == "inputs[0].columns"
+
+
+def test_classes_that_are_called_alike_are_refused(tmp_path: Path) -> None:
+    """Two classes of one name, by the file's own word."""
+    made = LogisticRegression(max_iter=1000).fit(*load_iris(return_X_y=True))
+    made.classes_ = np.array(["a", "b", "a"])
+    with pytest.raises(PublishError) as refused:
+        RUNTIME.inspect(_save(made, tmp_path / "m"), "model.skops", {})
+    assert refused.value.detail["field"] == "outputs[1].labels"
