@@ -144,6 +144,17 @@ def skops(content: bytes) -> Iterator[tuple[str, bytes]]:
             "NaN": nan,
         },
     )
+    yield "newline", _named_skops(content)
+
+
+def _named_skops(content: bytes) -> bytes:
+    import numpy as np
+    from skops import io as skops_io
+
+    estimator = skops_io.loads(content, trusted=skops_io.get_untrusted_types(data=content))
+    names = ["a\nb", *(f"c{i}" for i in range(1, estimator.n_features_in_))]
+    (estimator[0] if hasattr(estimator, "steps") else estimator).feature_names_in_ = np.array(names, dtype=object)
+    return bytes(skops_io.dumps(estimator))
 
 
 def lightgbm(content: bytes) -> Iterator[tuple[str, bytes]]:
@@ -188,6 +199,11 @@ def xgboost_ubj(content: bytes) -> Iterator[tuple[str, bytes]]:
         yield label, typed.sub(lambda found, claim=claim: found[1] + claim, content, count=1)  # type: ignore[misc]
     floats = re.compile(rb"(\[\$d#L.{8})(.{4})", re.DOTALL)
     yield "NaN", floats.sub(lambda found: found[1] + b"\x7f\xc0\x00\x00", content)
+    import xgboost
+
+    booster = xgboost.Booster(model_file=bytearray(content))
+    booster.feature_names = ["a\nb", *(f"c{i}" for i in range(1, booster.num_features()))]
+    yield "newline", bytes(booster.save_raw("ubj"))
 
 
 def saved_model(content: bytes) -> Iterator[tuple[str, bytes]]:

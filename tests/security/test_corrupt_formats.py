@@ -70,6 +70,7 @@ def _damage_all(form: str, checks: Forks, folder: Path, counts: tuple[int, int])
         assert fate.grown_bytes <= good.grown_bytes + GROWN_BYTES, (kind, fate)
         fates.setdefault(kind, []).append(fate)
     assert {fate.code for fate in fates["empty"]} == {"model_empty"}
+    assert {fate.code for fate in fates.get("newline", ())} <= {"format_not_allowed", "model_unreadable"}
     assert {fate.code for fate in fates["wrong magic"]} <= {"model_unreadable", "format_unknown"}
     every = Counter(fate.code for several in fates.values() for fate in several)
     record(
