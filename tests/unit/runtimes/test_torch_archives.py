@@ -251,6 +251,10 @@ def test_operators_that_believe_their_tensors_are_looked_at() -> None:
             norm(image, *given, 0.1, 1e-5)
     with pytest.raises(ValueError, match="do not fit"):
         norm(image, two, two, momentum=0.1, eps=1e-5, running_mean=one, running_var=two)
+    own = guarded("_native_batch_norm_legit", torch.ops.aten._native_batch_norm_legit.no_stats)
+    assert own(image, two, two, True, 0.1, 1e-5)[0].shape == image.shape
+    with pytest.raises(ValueError, match="do not fit"):  # no training, and no statistics: they would be read at 0
+        own(image, two, two, False, 0.1, 1e-5)
     attention = guarded("scaled_dot_product_attention", torch.ops.aten.scaled_dot_product_attention.default)
     query, keys, mask = torch.ones(1, 1, 4, 8), torch.ones(1, 1, 6, 8), torch.ones(4, 6)
     assert attention(query, keys, keys, mask).shape == query.shape

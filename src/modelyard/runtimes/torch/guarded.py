@@ -28,9 +28,11 @@ def guarded(name: str, operator: Any) -> Callable[..., Any]:
 
 
 def _has_a_number_for_each_channel(given: Arguments) -> bool:
-    """Each of them is read as often as the input has channels."""
-    beside = (given.get(name) for name in ("weight", "bias", "running_mean", "running_var"))
+    """Each of them is read as often as the input has channels; unless it trains, mean and variance are read too."""
+    beside = [given.get(name) for name in ("weight", "bias", "running_mean", "running_var")]
     rank, shape = given["input"].dim(), given["input"].shape
+    if not given.get("training") and (beside[2] is None or beside[3] is None):
+        return False
     return rank >= 2 and all(each is None or tuple(each.shape) == (shape[1],) for each in beside)
 
 
