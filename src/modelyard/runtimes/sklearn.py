@@ -28,12 +28,16 @@ from modelyard.runtimes.refusals import (
     reason,
     unreadable,
 )
+from modelyard.runtimes.sklearn_once import SharedEstimator
 from modelyard.runtimes.sklearn_sound import is_sound
 from modelyard.runtimes.torch.archive import first_name
 
 KIND = "scikit-learn (skops)"
 INPUT = "X"
 SCHEMA = "schema.json"
+PROBABILITIES = "probabilities"
+METHODS: Mapping[str, str] = {"label": "predict", "value": "predict", PROBABILITIES: "predict_proba"}
+"""By output, the estimator's method that gives it."""
 MAX_ENTRIES = 100_000
 
 
@@ -71,17 +75,20 @@ class SklearnModel:
     def __init__(self, estimator: Any, signature: Signature) -> None:
         self.signature = signature
         self._estimator = estimator
+        scored = any(spec.name == PROBABILITIES for spec in signature.outputs)
+        self._shared: SharedEstimator | None = SharedEstimator(estimator, scored)
         self._names = tuple(spec.name for spec in signature.outputs)
         self._input = signature.inputs[0].name
         self._text = frozenset(spec.name for spec in signature.outputs if spec.datatype == "BYTES")
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> dict[str, Array]:
         """See the port."""
-        estimator = self._estimator
-        if estimator is None:
+        shared = self._shared
+        if shared is None:
             raise ModelError("model_failed", "The model is no longer in memory.")
         try:
-            return {name: self._compute(estimator, name, inputs[self._input]) for name in outputs or self._names}
+            found = shared.answers(METHODS, outputs or self._names, inputs[self._input])
+            return {name: self._as_stated(name, result) for name, result in found.items()}
         except Exception as error:
             raise ModelError("model_failed", f"The model failed on this input: {reason(error)}") from None
 
@@ -89,14 +96,16 @@ class SklearnModel:
         """See the port: an estimator keeps nothing."""
 
     def close(self) -> None:
-        """Lets go of the estimator."""
-        self._estimator = None
+        """Lets go of the estimator; a run that holds it ends first."""
+        shared, self._shared, self._estimator = self._shared, None, None
+        if shared is not None:
+            shared.close()
 
-    def _compute(self, estimator: Any, name: str, rows: Array) -> Array:
-        if name == "probabilities":
-            return np.asarray(estimator.predict_proba(rows), dtype=np.float64)
-        result = np.asarray(estimator.predict(rows))
-        return _as_bytes(result) if name in self._text else result
+    def _as_stated(self, name: str, result: Any) -> Array:
+        if name == PROBABILITIES:
+            return np.asarray(result, dtype=np.float64)
+        array = np.asarray(result)
+        return _as_bytes(array) if name in self._text else array
 
 
 def _as_bytes(array: Array) -> Array:
@@ -175,16 +184,20 @@ def _check_types(found: Sequence[str], trusted: Sequence[str]) -> None:
 
 
 def settle(estimator: Any) -> Any:
-    """The estimator, it and all that it holds with one job: threads are sized by the server, and `n_jobs` would start
-    more. What was fitted inside of another is no parameter of it."""
+    """The estimator, it and all that it holds with one job, and leaving its rows as they are: threads are sized by the
+    server, and `n_jobs` would start more. With `copy=False` a step changes the rows that it is given: they are the
+    caller's, and are needed for the next output. What was fitted inside of another is no parameter of it."""
     parameters = getattr(estimator, "get_params", dict)(deep=True) if hasattr(estimator, "get_params") else {}
-    jobs = {name: 1 for name in parameters if name.split("__")[-1] == "n_jobs"}
-    if jobs:
-        estimator.set_params(**jobs)
+    settled: dict[str, Any] = {name: 1 for name in parameters if name.split("__")[-1] == "n_jobs"}
+    settled |= {name: True for name, value in parameters.items() if name.split("__")[-1] == "copy" and value is False}
+    if settled:
+        estimator.set_params(**settled)
     for part in held(estimator):
         own = getattr(part, "__dict__", {})
         if own.get("n_jobs") is not None:
             own["n_jobs"] = 1
+        if own.get("copy") is False:
+            own["copy"] = True
     # Rows come as plain matrices in the order of the columns; the codec has matched the names already.
     warnings.filterwarnings("ignore", message="X does not have valid feature names")
     return estimator
@@ -244,7 +257,7 @@ def _outputs(estimator: Any) -> list[TensorSpec]:
     if len(label.shape) > 1 or isinstance(classes, list) or not hasattr(estimator, "predict_proba"):
         return [label]
     names = tuple(str(name) for name in np.asarray(classes).tolist())
-    return [label, check_spec("outputs[1]", TensorSpec("probabilities", "FP64", (-1, len(names)), labels=names))]
+    return [label, check_spec("outputs[1]", TensorSpec(PROBABILITIES, "FP64", (-1, len(names)), labels=names))]
 
 
 def _predicted(estimator: Any, name: str) -> TensorSpec:

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import os
 import sys
+import weakref
 import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import BisectingKMeans, KMeans, MeanShift
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestCentroid
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, SVR, NuSVC, NuSVR, OneClassSVM
 from skops.io import dump, get_untrusted_types
 
@@ -26,7 +42,14 @@ from modelyard.models.manifest import Manifest
 from modelyard.models.report import CheckOptions
 from modelyard.runtimes import detect
 from modelyard.runtimes.check import check_files
-from modelyard.runtimes.sklearn import SklearnRuntime, held, read_estimator
+from modelyard.runtimes.sklearn import (
+    SklearnModel,
+    SklearnRuntime,
+    estimator_signature,
+    held,
+    read_estimator,
+    settle,
+)
 
 RUNTIME = SklearnRuntime()
 TREE = "sklearn.tree._tree.Tree"
@@ -57,6 +80,103 @@ def test_a_classifier_on_real_data(tmp_path: Path) -> None:
     assert [item.decode() for item in got["label"]] == list(estimator.predict(rows))
     np.testing.assert_array_equal(got["probabilities"], estimator.predict_proba(rows))
     assert list(loaded.run({"X": rows}, ["label"])) == ["label"]
+
+
+def _pipeline(last: Any) -> Any:
+    return make_pipeline(make_pipeline(StandardScaler(copy=False), "passthrough"), MinMaxScaler(copy=False), last)
+
+
+CLASSIFIERS: dict[str, Callable[[], Any]] = {
+    "logistic": lambda: LogisticRegression(max_iter=50),
+    "steps": lambda: _pipeline(LogisticRegression()),
+    "steps in steps": lambda: make_pipeline(PCA(3), _pipeline(MLPClassifier((8,), max_iter=20, random_state=0))),
+    "discriminant": LinearDiscriminantAnalysis,
+    "neighbours": lambda: KNeighborsClassifier(3),
+    "bayes": GaussianNB,
+    "vectors": lambda: SVC(),
+    "forest": lambda: RandomForestClassifier(7, random_state=0),
+    "boosting": lambda: GradientBoostingClassifier(n_estimators=5, random_state=0),
+    "histograms": lambda: HistGradientBoostingClassifier(max_iter=5),
+    "votes": lambda: VotingClassifier([("a", GaussianNB()), ("b", LogisticRegression(max_iter=50))], voting="soft"),
+    "stack": lambda: StackingClassifier([("a", GaussianNB()), ("b", LogisticRegression(max_iter=50))], cv=2),
+    "calibrated": lambda: CalibratedClassifierCV(GaussianNB(), cv=2),
+    "searched": lambda: GridSearchCV(LogisticRegression(max_iter=50), {"C": [0.1, 1.0]}, cv=2),
+    "one to one": lambda: OneVsRestClassifier(LogisticRegression(max_iter=50)),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_outputs_of_one_computation_are_the_estimators_own(name: str, classes: int) -> None:
+    """Label and probabilities, all rows and each of the first alone, in both orders: bit for bit what two calls of the
+    estimator give. The rows stay as they were, also where a step may change them."""
+    rows, target = load_iris(return_X_y=True)
+    estimator = CLASSIFIERS[name]().fit(rows.copy(), np.minimum(target, classes - 1))
+    scores = hasattr(estimator, "predict_proba")
+    given = [rows, *(rows[i : i + 1] for i in range(3))]
+    own = [(estimator.predict(each.copy()), estimator.predict_proba(each.copy()) if scores else None) for each in given]
+    loaded = SklearnModel(settle(estimator), estimator_signature(estimator))
+    names = [spec.name for spec in loaded.signature.outputs]
+    assert names == ["label", "probabilities"][: 1 + scores]
+    for each, (label, shares) in zip(given, own, strict=True):
+        for wanted in ((), names[::-1], names[-1:]):
+            got = loaded.run({"X": (mine := each.copy())}, wanted)
+            assert list(got) == list(wanted or names)
+            np.testing.assert_array_equal(got.get("label", label), label)
+            np.testing.assert_array_equal(got.get("probabilities", shares), shares)
+            np.testing.assert_array_equal(mine, each)
+
+
+class _Counting(LogisticRegression):
+    """Counts what is computed."""
+
+    computed = 0
+
+    def decision_function(self, X: Any) -> Any:
+        """As it is."""
+        type(self).computed += 1
+        return super().decision_function(X)
+
+
+def test_what_both_outputs_begin_with_is_computed_once() -> None:
+    """One decision for label and probabilities of the same rows, another for the next run; nothing is kept between."""
+    rows, target = load_iris(return_X_y=True)
+    estimator = _Counting(max_iter=500).fit(rows, target)
+    loaded = SklearnModel(estimator, estimator_signature(estimator))
+    _Counting.computed = 0
+    first = loaded.run({"X": rows}, ())
+    assert _Counting.computed == 1
+    rows += 1
+    second = loaded.run({"X": rows}, ())
+    assert _Counting.computed == 2
+    assert not np.array_equal(first["probabilities"], second["probabilities"])
+    kept = weakref.ref(estimator)
+    del estimator
+    loaded.close()
+    loaded.close()
+    assert kept() is None  # without the collector of cycles: it may be large
+
+
+def test_two_threads_get_each_their_own() -> None:
+    """One model from several threads, which the batcher never does: each has the answers of its rows."""
+    rows, target = load_iris(return_X_y=True)
+    estimator = LogisticRegression(max_iter=500).fit(rows, target)
+    loaded = SklearnModel(estimator, estimator_signature(estimator))
+    each = [rows[i : i + 10].copy() for i in range(0, 140, 20)]
+    own = [loaded.run({"X": some}, ()) for some in each]
+
+    def ask(i: int) -> bool:
+        got = loaded.run({"X": each[i % len(each)]}, ())
+        return all(np.array_equal(got[name], own[i % len(each)][name]) for name in got)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            assert all(threads.map(ask, range(400)))
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_a_regressor_gives_a_value(tmp_path: Path) -> None:
