@@ -18,8 +18,9 @@ from modelyard.models.manifest import Manifest
 from modelyard.models.report import CheckOptions
 from modelyard.runtimes import detect
 from modelyard.runtimes.child import check_in_child
-from modelyard.runtimes.trees.boosted import BoostedModel
+from modelyard.runtimes.trees.boosted import BoostedModel, boosted_signature
 from modelyard.runtimes.trees.ubjson import is_whole
+from modelyard.runtimes.trees.xgboost_call import predict_dense
 
 CANCER, IRIS, DIABETES = (load(return_X_y=True) for load in (load_breast_cancer, load_iris, load_diabetes))
 LINNERUD = load_linnerud(return_X_y=True)
@@ -110,6 +111,62 @@ def test_xgboost_answers_as_itself(tmp_path: Path, case: str, suffix: str) -> No
     loaded = _load(tmp_path)
     got = _scores(loaded.run({"X": rows.astype(np.float32)}, ()))
     np.testing.assert_allclose(got, booster.predict(xgboost.DMatrix(rows)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("case", [case for case in X if case != "linear"])
+@pytest.mark.parametrize("margin", [False, True])
+def test_the_direct_call_is_inplace_predict(case: str, margin: bool) -> None:
+    """Bit for bit, all rows and one, missing values, rows that do not lie in one block, no rows, some of the rounds;
+    also where a release of the library has no such way in."""
+    (rows, target), parameters = X[case]
+    booster, given = _boost((rows, target), **parameters), rows.astype(np.float32)
+    given[::3, 0] = np.nan
+    for rounds in ((0, 0), (0, 4)):
+        direct = predict_dense(booster, rounds, margin)
+        for some in (given, given[:1], given[::2], np.asfortranarray(given), given[:0]):
+            kind = "margin" if margin else "value"
+            own = booster.inplace_predict(some, iteration_range=rounds, predict_type=kind)
+            np.testing.assert_array_equal(direct(some), own)
+            assert direct(some).dtype == own.dtype
+    usual = predict_dense(_Foreign(booster), (0, 0), margin)
+    np.testing.assert_array_equal(usual(given), predict_dense(booster, (0, 0), margin)(given))
+
+
+class _Foreign:
+    """A booster without a handle."""
+
+    def __init__(self, booster: Any) -> None:
+        self.inplace_predict = booster.inplace_predict
+
+
+def test_an_answer_outlives_the_next_run() -> None:
+    """XGBoost writes each answer into the same buffer; what was given out stays."""
+    rows, _ = DIABETES
+    direct = predict_dense(_boost(DIABETES, objective="reg:squarederror"), (0, 0), False)
+    first, again = direct(rows[:4].astype(np.float32)), direct(rows[:4].astype(np.float32))
+    direct(rows[4:8].astype(np.float32))
+    np.testing.assert_array_equal(first, again)
+    assert first.flags.owndata
+
+
+def test_rows_that_the_library_refuses_fail(tmp_path: Path) -> None:
+    """XGBoost's own error comes as model_failed with its words, and the next run is answered."""
+    rows, _ = CANCER
+    booster = _boost(CANCER, objective="binary:logistic")
+    with pytest.raises(xgboost.core.XGBoostError):
+        predict_dense(booster, (0, 99), False)(rows.astype(np.float32))
+    booster.save_model(tmp_path / "model.ubj")
+    assert len(_load(tmp_path).run({"X": rows[:2].astype(np.float32)}, ())["label"]) == 2
+
+
+def test_labels_of_two_classes() -> None:
+    """The class of the higher probability, the first of equals and of what is no number, as argmax has it."""
+    scores = np.array([0.2, 0.5, 0.50000006, 0.9, np.nan], np.float32)
+    signature = boosted_signature("FP32", 1, (), 2, 1)
+    got = BoostedModel(signature, lambda rows: scores).run({"X": np.zeros((5, 1), np.float32)}, ())
+    np.testing.assert_array_equal(got["probabilities"], np.stack([1 - scores, scores], axis=1))
+    np.testing.assert_array_equal(got["label"], np.argmax(got["probabilities"], axis=1))
+    assert got["label"].dtype == np.int64
 
 
 def test_softmax_gives_probabilities_too(tmp_path: Path) -> None:

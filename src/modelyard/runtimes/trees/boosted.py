@@ -65,8 +65,12 @@ class BoostedModel:
         self._predict = None
 
     def _classified(self, scores: Array) -> dict[str, Array]:
-        matrix = np.stack((1 - scores, scores), axis=1) if scores.ndim == 1 else scores
-        return {LABEL: matrix.argmax(axis=1).astype(np.int64), PROBABILITIES: matrix}
+        if scores.ndim > 1:
+            return {LABEL: scores.argmax(axis=1).astype(np.int64), PROBABILITIES: scores}
+        matrix = np.empty((len(scores), 2), dtype=scores.dtype)
+        np.subtract(1, scores, out=matrix[:, 0])
+        matrix[:, 1] = scores
+        return {LABEL: (scores > matrix[:, 0]).astype(np.int64), PROBABILITIES: matrix}
 
 
 def is_tree(left: Array, right: Array, nodes: int) -> bool:

@@ -20,6 +20,7 @@ from modelyard.models.ports import Inspection
 from modelyard.runtimes.refusals import extra_missing, nonempty, only_one, reason, unreadable
 from modelyard.runtimes.trees.boosted import BoostedModel, Predict
 from modelyard.runtimes.trees.ubjson import is_whole
+from modelyard.runtimes.trees.xgboost_call import predict_dense
 from modelyard.runtimes.trees.xgboost_file import inspect_xgboost, objective_of
 
 KIND = "XGBoost"
@@ -68,16 +69,12 @@ def _predict_with(booster: Any) -> Predict:
     # Its own answer would be the class alone.
     margin = name == "multi:softmax"
 
-    def predict(rows: Array) -> Array:
-        if linear:
-            scores = booster.predict(xgboost.DMatrix(rows), output_margin=margin, validate_features=False)
-        else:
-            scores = booster.inplace_predict(
-                rows, iteration_range=rounds, predict_type="margin" if margin else "value", validate_features=False
-            )
-        return _softmax(scores) if margin else np.asarray(scores)
+    def weighed(rows: Array) -> Array:
+        scores = booster.predict(xgboost.DMatrix(rows), output_margin=margin, validate_features=False)
+        return np.asarray(scores)
 
-    return predict
+    scores_of: Predict = weighed if linear else predict_dense(booster, rounds, margin)
+    return (lambda rows: _softmax(scores_of(rows))) if margin else scores_of
 
 
 def _softmax(margins: Array) -> Array:
