@@ -19,6 +19,7 @@ from modelyard.core.types import Array, Signature, Tensors
 from modelyard.models.manifest import Manifest
 from modelyard.models.ports import Inspection
 from modelyard.runtimes.refusals import reason, unreadable
+from modelyard.runtimes.tensorflow.detection import USUAL
 
 HEAD_BYTES = 4096
 _OPSET = re.compile(r"Opset (\d+) is under development.*domain (\S+) is till opset (\d+)", re.DOTALL)
@@ -200,7 +201,7 @@ def _opset_refusal(what: str, expected: str, got: int) -> PublishError:
 
 def _begins_like_onnx(path: Path) -> bool:
     """Whether the first fields are those of a ModelProto with an IR version, cut off or not (onnx.proto)."""
-    if path.is_symlink() or not path.is_file():
+    if path.is_symlink() or not path.is_file() or _is_checkpoint(path):
         return False
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
@@ -211,6 +212,11 @@ def _begins_like_onnx(path: Path) -> bool:
             return False
         seen.add(number)
     return bool(seen & {1, 7}) or head in (b"\x08", b"\x0a")
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether the file belongs to the SavedModel beside: of bare weights one in two hundred begins like ONNX."""
+    return path.parent.name == "variables" and path.parent.with_name(USUAL).is_file()
 
 
 def _fields(head: bytes) -> Iterator[tuple[int, int, int]]:

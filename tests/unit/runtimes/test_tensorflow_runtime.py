@@ -115,6 +115,59 @@ def test_variables_tables_and_text(tf: Any, place: Path) -> None:
     assert report.provenance["tensorflow"] == tf.__version__
 
 
+def test_weights_that_begin_like_another_format(dense: Path) -> None:
+    """Bare numbers may begin with any bytes: what lies in `variables/` is never taken for a model."""
+    (data,) = (dense / "variables").glob("variables.data-*")
+    data.write_bytes(b"\x3a\xff\xff\x07" + data.read_bytes()[4:])
+    runtime, entry = detect(dense)
+    assert (runtime.format, entry) == ("tensorflow", PB)
+
+
+def _long(x: Any) -> Any:
+    for _ in range(210):
+        x = -x
+    return {"y": x}
+
+
+def test_only_a_short_program_runs_in_the_callers_thread(tf: Any, place: Path, dense: Path) -> None:
+    """What may go deep on the caller's stack (loops, many nodes, a function from several places) keeps the threads of
+    the session; all answer as TensorFlow does."""
+    spec = tf.TensorSpec([None, 4], tf.float32, "x")
+    halved = tf.function(lambda x: x / 2, input_signature=[spec])
+    turns: Any = {
+        "once": lambda x: {"y": tf.nn.relu(x @ tf.ones((4, 2)))},
+        "loop": lambda x: {"y": tf.while_loop(lambda i, a: i < 9, lambda i, a: (i + 1, a * 2), (tf.size(x), x))[1]},
+        "long": _long,
+        "twice": lambda x: {"y": halved(halved(x))},
+    }
+    rows = np.arange(8, dtype=np.float32).reshape(2, 4)
+    for name, answer in turns.items():
+        folder = _save(tf, place / f"turns-{name}", answer, spec, halved=halved)
+        assert read_program(folder / PB).short is (name == "once"), name
+        loaded = _load(folder)
+        np.testing.assert_array_equal(loaded.run({"x": rows}, ())["y"], answer(tf.constant(rows))["y"].numpy())
+        loaded.close()
+    assert read_program(dense / PB).short
+
+
+def test_outputs_that_are_one_tensor_or_an_input(dense: Path) -> None:
+    """Two names for one output, and one for an input as it came: each is answered."""
+    model = message("SavedModel").FromString((dense / PB).read_bytes())
+    served = model.meta_graphs[0].signature_def["serving_default"]
+    (given,), (answer,) = served.inputs, served.outputs
+    served.outputs["again"].CopyFrom(served.outputs[answer])
+    rows = np.ones((3, 4), np.float32)
+    for more in (False, True):
+        if more:
+            served.outputs["same"].CopyFrom(served.inputs[given])
+        (dense / PB).write_bytes(model.SerializeToString())
+        loaded = _load(dense)
+        got = loaded.run({given: rows}, ())
+        np.testing.assert_array_equal(got["again"], got[answer])
+        assert not more or np.array_equal(got["same"], rows)
+        loaded.close()
+
+
 def test_missing_variables_are_named(tf: Any, place: Path, tmp_path: Path) -> None:
     """A graph without its checkpoint, as a file published alone would be, or with a damaged one."""
     model, _ = _keras(tf, "dense")

@@ -32,6 +32,10 @@ QUIET: Mapping[str, str] = {
 that does not depend on the rows beside them."""
 
 
+CALLERS_THREAD = -1
+"""Of RunOptions.inter_op_thread_pool: tensorflow/core/protobuf/config.proto."""
+
+
 class TensorflowRuntime:
     """The port `models.ports.Runtime` for SavedModels."""
 
@@ -78,8 +82,7 @@ class TensorflowModel:
         self._inputs = tuple((spec.name, spec.shape) for spec in signature.inputs)
         self._names = tuple(spec.name for spec in program.signature.outputs)
         self._text = frozenset(spec.name for spec in program.signature.inputs if spec.datatype == "BYTES")
-        # Without the looks at names and types of each call.
-        self._run: Any = session.make_callable(list(program.outputs), feed_list=list(program.inputs))
+        self._run: Any = _prepared(session, program)
 
     def run(self, inputs: Tensors, outputs: Sequence[str]) -> dict[str, Array]:
         """See the port."""
@@ -139,6 +142,29 @@ def _symbols_kept() -> Iterator[None]:
 
 def _unchanged(flags: int, /) -> None:
     """sys.setdlopenflags, for as long as it must not."""
+
+
+def _prepared(session: Any, program: Program) -> Any:
+    """The program as a function of its inputs, in their order. Without the looks at names and types of each call, which
+    the decoder has had. A short program runs in the thread that calls: to another and back is two switches."""
+    from tensorflow.core.protobuf import config_pb2
+
+    fetched = list(dict.fromkeys(program.outputs))
+    options = config_pb2.CallableOptions(feed=program.inputs, fetch=fetched)
+    options.run_options.inter_op_thread_pool = CALLERS_THREAD if program.short else 0
+    try:
+        call = session._make_callable_from_options(options)
+    except Exception:  # an output that is an input, as it came: only the general way has that
+        return session.make_callable(list(program.outputs), feed_list=list(program.inputs))
+    if len(fetched) == len(program.outputs):
+        return call
+    places = [fetched.index(name) for name in program.outputs]
+
+    def run(*given: Array) -> list[Any]:
+        found = call(*given)
+        return [found[place] for place in places]
+
+    return run
 
 
 def _session(tensorflow: Any, program: Program, threads: int) -> Any:

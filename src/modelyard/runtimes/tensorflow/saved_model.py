@@ -32,12 +32,15 @@ KEPT_ATTRIBUTES = frozenset({"_lower_using_switch_merge", "_num_original_outputs
 FUNCTIONS = "library"
 """The field of a GraphDef that holds its functions."""
 DROPPED_ATTRIBUTES = frozenset({"config_proto", "config", "executor_type"})
+LOOPS = frozenset({"While", "StatelessWhile"})
+SHORT_NODES = 200
+"""So many nodes may be run through in the caller's thread, whose stack each of them may make deeper."""
 
 
 class Program(msgspec.Struct, frozen=True):
     """A checked part of a graph. `graph` is a GraphDef; `inputs` and `outputs` are the tensors of the signature's names
     in their order; `restore` is the operation that fills the variables from the path fed to `filename`, `initialise`
-    the one that fills tables; "" where there is nothing to fill."""
+    the one that fills tables; "" where there is nothing to fill. `short`: few nodes, each of them run once."""
 
     signature: Signature
     graph: bytes
@@ -47,6 +50,7 @@ class Program(msgspec.Struct, frozen=True):
     restore: str
     initialise: str
     version: str
+    short: bool = False
 
 
 def read_program(path: Path) -> Program:
@@ -88,9 +92,9 @@ def _program(meta: Any) -> Program:
         tuple(_spec("outputs", name, given.outputs[name]) for name in sorted(given.outputs)),
     )
     version = meta.meta_info_def.tensorflow_version[:40]
-    return Program(
-        signature, graph, inputs, outputs, filename if keeps else "", restore if keeps else "", initialise, version
-    )
+    if not keeps:
+        filename = restore = ""
+    return Program(signature, graph, inputs, outputs, filename, restore, initialise, version, serving.is_short())
 
 
 def _signature_def(meta: Any) -> Any:
@@ -158,6 +162,13 @@ class _Part:
                     raise unreadable(KIND, f"its graph has no function `{name[:80]}`.")
                 self.functions[name] = functions[name]
                 waiting += functions[name].node_def
+
+    def is_short(self) -> bool:
+        """Whether it has few nodes, no loops, and no function that is called twice."""
+        inner = [node for each in self.functions.values() for node in each.node_def]
+        nodes = [*self.nodes.values(), *inner]
+        calls = sum(1 for node in nodes for _ in _called(node.attr))
+        return len(nodes) <= SHORT_NODES and calls <= len(self.functions) and LOOPS.isdisjoint(n.op for n in nodes)
 
     def check_restores(self, filename: str) -> None:
         """Checkpoints are read from the path that is fed alone, not from one in the file."""
