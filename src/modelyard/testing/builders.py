@@ -121,7 +121,7 @@ _HEADER: Mapping[str, Any] = {
 _FILL = """
 WITH RECURSIVE n(i) AS (SELECT {first} UNION ALL SELECT i + 1 FROM n WHERE i < {last})
 INSERT INTO predictions
-SELECT printf('%016x%010x', i % 7, i), {at} * 1000000 + i * 1000, 'r' || i,
+SELECT printf('%016x%010x', i % 7, i), {at} * 1000000 + i * {step}, 'r' || i,
        CASE WHEN i < 1000 THEN 'early' ELSE 'c' || (i % 20) END, 'k' || (i % 20),
        CASE WHEN i < 1000 THEN 'old' ELSE 'e' || (i % 5) END, CASE WHEN i < 1000 THEN 'old' ELSE 'm' || (i % 5) END,
        CASE WHEN i % 1000 = 7 THEN 'rare' ELSE i % 3 END, 0,
@@ -133,8 +133,8 @@ FROM n
 """
 
 
-def fill_log(connection: Any, first: int, count: int, at_s: int) -> None:
-    """`count` records of SQLite's prediction log from number `first` on, a millisecond apart, made by the database
-    itself: 20 clients, 5 models and endpoints of 3 versions, one in a hundred refused, one in ten with a subject, and
+def fill_log(connection: Any, first: int, count: int, at_s: int, step_us: int = 1000) -> None:
+    """`count` records of SQLite's prediction log from number `first` on, `step_us` apart, made by the database itself:
+    20 clients, 5 models and endpoints of 3 versions, one in a hundred refused, one in ten with a subject, and
     a few rare ones."""
-    connection.exec_driver_sql(_FILL.format(first=first, last=first + count - 1, at=at_s))
+    connection.exec_driver_sql(_FILL.format(first=first, last=first + count - 1, at=at_s, step=step_us))
