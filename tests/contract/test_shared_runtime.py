@@ -15,12 +15,12 @@ from modelyard.core.clock import SystemClock
 from modelyard.core.errors import InvalidRequestError, PublishError, UnavailableError
 from modelyard.core.settings import load_settings
 from modelyard.models.load import check_load
-from modelyard.models.manifest import Manifest
 from modelyard.models.ports import holder, is_shared
 from modelyard.models.stage import hash_folder
 from modelyard.runtimes import RUNTIMES
 from modelyard.runtimes.shared.model import SharedModel
 from sharedmodels import ask, bounded, doubling, lives, manifest_of, shared, until
+from sharedmodels.hosts import hosts_of
 
 
 @pytest.mark.parametrize("form", ["onnx", "lightgbm"])
@@ -84,7 +84,7 @@ def test_what_cannot_be_loaded_is_refused_as_in_the_worker(tmp_path: Path) -> No
         with pytest.raises(PublishError) as refused:
             shared((folder, manifest), tmp_path / "run")
         assert (refused.value.code, refused.value.message) == (expected.value.code, expected.value.message)
-    until(lambda: not _hosts(manifest), "the end of its process")
+    until(lambda: not hosts_of(os.getpid(), manifest.digest()), "the end of its process")
 
 
 def test_files_that_are_not_the_published_ones_are_not_loaded(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_files_that_are_not_the_published_ones_are_not_loaded(tmp_path: Path) ->
         shared((folder, manifest), tmp_path / "run")
     assert refused.value.code == "model_not_ready"
     (folder / "model.onnx").write_bytes(content)
-    until(lambda: not _hosts(manifest), "the end of its process")
+    until(lambda: not hosts_of(os.getpid(), manifest.digest()), "the end of its process")
     loaded = shared((folder, manifest), tmp_path / "run")
     assert ask(loaded, 3) == ""
     loaded.close()
@@ -165,16 +165,3 @@ def test_small_versions_stay_in_the_worker(tmp_path: Path) -> None:
     loaded = runtimes["onnx"].load(folder, manifest, {"threads": 1})
     assert not isinstance(loaded, SharedModel)
     assert not (tmp_path / "run").exists()
-
-
-def _hosts(manifest: Manifest) -> list[int]:
-    """The processes that serve this version."""
-    named = f"modelyard.runtimes.shared.host\0{os.getpid()}\0{manifest.digest()}".encode()
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if named in (path / "cmdline").read_bytes():
-                found.append(int(path.name))
-        except OSError:
-            continue
-    return found

@@ -14,23 +14,12 @@ import urllib3
 from server import RunningServer, until
 from trained import cancer, infer_body
 
+from sharedmodels.hosts import hosts_of
+
 SETTINGS = {"models.shared_from_bytes": "1", "models.jail_tensor_bytes": str(4 * 1024**2)}
 BACK_WITHIN_S = 15.0
 RELOADED_WITHIN_S = 60.0
 TRANSIENT = {"model_crashed", "model_not_ready"}
-
-
-def hosts(server: RunningServer) -> list[int]:
-    """The processes that this server's workers share."""
-    named = f"modelyard.runtimes.shared.host\0{server.process.pid}\0".encode()
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if named in (path / "cmdline").read_bytes():
-                found.append(int(path.name))
-        except OSError:
-            continue
-    return found
 
 
 class Callers:
@@ -88,7 +77,7 @@ def test_two_workers_one_process(tmp_path: Path) -> None:
                 headers = {"x-api-key": server.key, "content-type": "application/json"}
                 connection.request("POST", "/v2/models/cancer/infer", json.dumps(infer_body(X=row)), headers)
                 assert connection.getresponse().read().count(b"probabilities") == 1
-        (first,) = hosts(server)
+        (first,) = hosts_of(server.process.pid)
         assert server.ask("GET", "/v1/models/cancer/versions/1").json["held_by"] == "shared_process"
         assert first not in server.worker_pids()
         callers = Callers(server)
@@ -96,8 +85,8 @@ def test_two_workers_one_process(tmp_path: Path) -> None:
             until(lambda: callers.right > 50, what="answers")
             os.kill(first, signal.SIGKILL)
             killed_s = time.monotonic()
-            until(lambda: hosts(server) not in ([], [first]), BACK_WITHIN_S, "another process")
-            (second,) = hosts(server)
+            until(lambda: hosts_of(server.process.pid) not in ([], [first]), BACK_WITHIN_S, "another process")
+            (second,) = hosts_of(server.process.pid)
             before = callers.right
             until(lambda: callers.right > before + 50, BACK_WITHIN_S, "answers again")
             assert time.monotonic() - killed_s < BACK_WITHIN_S
@@ -107,13 +96,13 @@ def test_two_workers_one_process(tmp_path: Path) -> None:
             before = callers.right
             until(lambda: worker not in server.worker_pids() and len(server.worker_pids()) == 2, what="a new worker")
             until(lambda: callers.right > before + 50, BACK_WITHIN_S, "answers beside a dead worker")
-            assert hosts(server) == [second]
+            assert hosts_of(server.process.pid) == [second]
             old = set(server.worker_pids())
             server.signal(signal.SIGUSR2)
             until(lambda: old.isdisjoint(server.worker_pids()), RELOADED_WITHIN_S, "the reload")
             before = callers.right
             until(lambda: callers.right > before + 50, BACK_WITHIN_S, "answers after a reload")
-            assert hosts(server) == [second]
+            assert hosts_of(server.process.pid) == [second]
         finally:
             callers.stop()
         assert callers.wrong == []
@@ -124,4 +113,4 @@ def test_two_workers_one_process(tmp_path: Path) -> None:
         server.end()
         raise
     server.stop()
-    until(lambda: not hosts(server), 2, "the end of the shared process")
+    until(lambda: not hosts_of(server.process.pid), 2, "the end of the shared process")

@@ -111,7 +111,7 @@ class Board:
         live = []
         for slot in range(SLOTS):
             pid, state, beat, version = _SLOT.unpack_from(self._memory, self._at(slot))
-            if pid and beat and state != WorkerState.DRAINING and _alive(pid):
+            if pid and beat and state != WorkerState.DRAINING and alive(pid):
                 live.append(version)
         return min(live) if live else None
 
@@ -139,7 +139,8 @@ class Board:
         return 64 + slot * _SLOT_BYTES
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether there is such a process, whoever owns it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from modelyard.http.processes.board import alive
 from modelyard.models.loads.timeline import Timeline
 
 
@@ -53,7 +54,7 @@ class LoadFiles:
         for path in self._folder.glob("worker-*"):
             with suppress(OSError, msgspec.MsgspecError):
                 found.append(msgspec.json.decode(path.read_bytes(), type=WorkerLoads))
-        return sorted((one for one in found if _lives(one.pid)), key=lambda one: one.slot)
+        return sorted((one for one in found if alive(one.pid)), key=lambda one: one.slot)
 
     def of(self, model: str, version: str) -> list[tuple[int, Timeline]]:
         """A version's newest load in each worker, with the worker's slot."""
@@ -63,13 +64,3 @@ class LoadFiles:
             for timeline in worker.timelines
             if (timeline.model, timeline.version) == (model, version)
         ]
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
