@@ -1,7 +1,7 @@
 """`python -m bench.start`: from the start of a server to a large model's readiness, beside ONNX Runtime's own load.
 
-Both are fresh processes that read the same file of the store, in turn, its pages in memory. `own` is a process that imports ONNX Runtime and opens a session. Prints medians, writes
-`bench/results/start.json`.
+Both are fresh processes that read the same file of the store, in turn, its pages in memory. `own` is a process that
+imports ONNX Runtime and opens a session. Prints medians, writes `bench/results/start.json`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ loaded = time.perf_counter()
 given = session.get_inputs()[0]
 row = numpy.zeros((1, *given.shape[1:]), numpy.int64 if "int64" in given.type else numpy.float32)
 session.run(None, {given.name: row})
-print(json.dumps({"import_s": imported - begun, "load_s": loaded - imported, "first_run_s": time.perf_counter() - loaded}))
+took = {"import_s": imported - begun, "load_s": loaded - imported, "first_run_s": time.perf_counter() - loaded}
+print(json.dumps(took))
 """
 Rows = list[dict[str, Any]]
 
