@@ -35,6 +35,29 @@ class Linear:
         risk = 1 / (1 + np.exp(-score))
         return {"label": (risk > 0.5).astype(np.int64), "probabilities": np.stack([1 - risk, risk], axis=1)}
 """
+MLMODEL = """\
+flavors:
+  python_function:
+    env:
+      conda: conda.yaml
+      virtualenv: python_env.yaml
+    loader_module: mlflow.sklearn
+    model_path: model.pkl
+    predict_fn: predict
+    python_version: 3.11.7
+  sklearn:
+    code: null
+    pickled_model: model.pkl
+    serialization_format: cloudpickle
+    sklearn_version: 1.9.1
+    skops_trusted_types: null
+mlflow_version: 3.17.2
+signature:
+  inputs: '[{inputs}]'
+  outputs: '[{{"type": "tensor", "tensor-spec": {{"dtype": "float64", "shape": [-1]}}}}]'
+  params: null
+"""
+MEASURED = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
 Answers = Mapping[str, Any]
 Made = tuple[Any, Answers]
 """The rows, and what the model says of them in this process."""
@@ -67,15 +90,19 @@ def _joblib(folder: Path) -> Made:
     return _classified(model, held)
 
 
-def _pickle(folder: Path) -> Made:
-    """Diabetes, boosted trees, written by the standard library: a number for each patient."""
-    import pickle
-
+def _mlflow(folder: Path) -> Made:
+    """Diabetes, boosted trees, in the folder that MLflow 3 writes with `serialization_format="cloudpickle"`: a number
+    for each patient."""
+    import cloudpickle
     from sklearn.ensemble import GradientBoostingRegressor
 
     seen, known, held = _split("diabetes")
     model = GradientBoostingRegressor(random_state=0).fit(seen, known)
-    (folder / "diabetes.pkl").write_bytes(pickle.dumps(model))
+    columns = [json.dumps({"type": "double", "name": name, "required": True}) for name in MEASURED]
+    (folder / "model.pkl").write_bytes(cloudpickle.dumps(model))
+    (folder / "MLmodel").write_text(MLMODEL.format(inputs=", ".join(columns)))
+    for other in ("conda.yaml", "python_env.yaml", "requirements.txt"):
+        (folder / other).write_text("scikit-learn\n")
     return held, {"value": model.predict(held)}
 
 
@@ -105,7 +132,7 @@ def _python(folder: Path) -> Made:
 
 MAKERS: dict[str, tuple[str, Callable[[Path], Made]]] = {
     "joblib": ("pickle", _joblib),
-    "pickle": ("pickle", _pickle),
+    "mlflow": ("pickle", _mlflow),
     "python": ("python", _python),
 }
 """By name of the model: its format, and who makes its folder."""

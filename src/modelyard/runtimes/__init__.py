@@ -82,10 +82,11 @@ def detect(folder: Path, allowed: Collection[str] = ()) -> tuple[Runtime, str]:
 
 
 def _not_allowed(form: str, entry: str) -> PublishError:
+    from modelyard.runtimes.refusals import leave
+
     return PublishError(
         "format_not_allowed",
-        f"`{Path(entry).name}` is {_UNSAFE_HINTS[form]} Or let the operator allow `{form}` in models.unsafe_formats, "
-        "and sign the version.",
+        f"`{Path(entry).name}` is {_UNSAFE_HINTS[form]} {leave(form)}",
         field="model",
         got=form,
         expected="a format that runs no code when it is loaded",

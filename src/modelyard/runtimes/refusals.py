@@ -60,6 +60,11 @@ def not_spoken(field: str, got: str, remedy: str) -> PublishError:
     )
 
 
+def leave(form: str) -> str:
+    """The sentence that ends the refusal of a format that runs code: what else would let it in."""
+    return f"Or let the operator allow `{form}` in models.unsafe_formats, and sign the version."
+
+
 def check_spec(place: str, spec: TensorSpec) -> TensorSpec:
     """The tensor, if its names and shape can be served: printable, and a row that fits in memory."""
     if not 0 < len(spec.name) <= MAX_NAME_CHARS or not spec.name.isprintable():

@@ -190,12 +190,21 @@ def _pickle() -> bytes:
     return b"\x80\x05\x95\x0b\x00\x00\x00\x00\x00\x00\x00."
 
 
+def _estimator() -> bytes:
+    import cloudpickle
+    from sklearn.linear_model import LogisticRegression
+
+    rows, labels, _ = _iris()
+    return bytes(cloudpickle.dumps(LogisticRegression(max_iter=500).fit(rows, labels)))
+
+
 Kind = tuple[str, str, str, Callable[[], bytes] | None]
 KINDS: Mapping[str, Kind] = {
     "onnx": ("onnx", "data", "model.onnx", _onnx),
     "onnx-open": ("onnx", "data", "model.onnx", _open),
     "skops": ("sklearn", "pickled_model", "model.skops", _skops),
     "sklearn": ("sklearn", "pickled_model", "model.pkl", _pickle),
+    "cloudpickle": ("sklearn", "pickled_model", "model.pkl", _estimator),
     "xgboost": ("xgboost", "data", "model.ubj", _xgboost),
     "lightgbm": ("lightgbm", "data", "model.lgb", _lightgbm),
     "lightgbm-class": ("lightgbm", "data", "model.pkl", _pickle),

@@ -14,6 +14,7 @@ import small_folders as folders  # type: ignore[import-not-found]
 
 from modelyard.core.errors import PublishError
 from modelyard.models.report import CheckOptions, CheckReport, Overrides, SignatureCompletion, TensorCompletion
+from modelyard.models.signing.trust import Signed
 from modelyard.runtimes.check import check_files
 from modelyard.runtimes.folders import describe
 from modelyard.runtimes.folders.plain_yaml import read_yaml
@@ -152,6 +153,51 @@ def test_pickles_inside_are_refused(tmp_path: Path, flavour: str) -> None:
     refused = _refused(folders.mlflow(tmp_path / "m", flavour))
     assert refused.code == "format_not_allowed"
     assert PICKLES[flavour] in refused.message
+
+
+TRUSTED = Signed("a" * 16, trusted=True)
+JAIL = {"memory_bytes": 2 * 1024**3, "tensor_bytes": 4 * 1024**2, "run_s": 5.0, "load_s": 60.0}
+
+
+def test_an_estimator_in_a_pickle_is_served_in_its_jail(tmp_path: Path) -> None:
+    """Allowed and signed, the pickle of the flavour `sklearn` is of the format `pickle`, with the names and the example
+    of its folder."""
+    folder = folders.mlflow(tmp_path / "m", "cloudpickle")
+    report = check_files(folder, CheckOptions(unsafe_formats=("pickle",), signed=TRUSTED, jail=JAIL))
+    assert (report.format, report.entry) == ("pickle", "model.pkl")
+    assert report.signature.inputs[0].columns == NAMES
+    assert report.provenance["mlflow_flavor"] == "sklearn"
+    assert (report.example or {})["inputs"][0]["shape"] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "signed", "code", "words"),
+    [
+        ((), TRUSTED, "format_not_allowed", "allow `pickle` in models.unsafe_formats"),
+        (("python",), TRUSTED, "format_not_allowed", "allow `pickle` in models.unsafe_formats"),
+        (("pickle",), Signed(), "signature_missing", "its format `pickle` runs code"),
+        (("pickle",), Signed("b" * 16), "signer_unknown", "not trusted"),
+    ],
+)
+def test_an_estimator_in_a_pickle_needs_leave_and_a_signer(
+    tmp_path: Path, allowed: tuple[str, ...], signed: Signed, code: str, words: str
+) -> None:
+    """One of both is not enough; the sentence says what is missing."""
+    folder = folders.mlflow(tmp_path / "m", "cloudpickle")
+    with pytest.raises(PublishError) as refused:
+        check_files(folder, CheckOptions(unsafe_formats=allowed, signed=signed, jail=JAIL))
+    assert refused.value.code == code
+    assert words in refused.value.message
+
+
+@pytest.mark.parametrize("flavour", ["lightgbm-class", "pytorch-pickle", "python_function"])
+def test_other_pickles_have_no_leave(tmp_path: Path, flavour: str) -> None:
+    """No pickle but an estimator's is served, whatever is allowed and whoever signed."""
+    folder = folders.mlflow(tmp_path / "m", flavour)
+    with pytest.raises(PublishError) as refused:
+        check_files(folder, CheckOptions(unsafe_formats=("pickle", "python"), signed=TRUSTED, jail=JAIL))
+    assert refused.value.code == "format_not_allowed"
+    assert "unsafe_formats" not in refused.value.message
 
 
 def test_python_alone_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def describe(folder: Path, allowed: Collection[str] = ()) -> Description:
     that run code only those that are `allowed`; PublishError."""
     from modelyard.runtimes import detect
 
-    described = read_mlflow(folder) or read_huggingface(folder)
+    described = read_mlflow(folder, allowed) or read_huggingface(folder)
     if described is not None:
         return described
     runtime, entry = detect(folder, allowed)

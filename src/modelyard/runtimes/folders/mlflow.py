@@ -7,7 +7,7 @@ text, so that no YAML type can surprise.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from modelyard.models.report import TensorCompletion
 from modelyard.models.stage import check_path
 from modelyard.runtimes.folders.description import Description
 from modelyard.runtimes.folders.plain_yaml import read_yaml
-from modelyard.runtimes.refusals import extra_missing, is_pickle, not_spoken
+from modelyard.runtimes.refusals import extra_missing, is_pickle, leave, not_spoken
 from modelyard.runtimes.sklearn import is_skops
 from modelyard.runtimes.tensorflow.detection import USUAL
 from modelyard.runtimes.torch.archive import kind_of
@@ -38,6 +38,8 @@ PATHS: Mapping[str, tuple[str, ...]] = {
     "keras": ("data",),
 }
 """Flavours that can be served, the best first, and where each names its file."""
+PICKLE = "pickle"
+"""The format of an estimator that only its own code can load, in a jail."""
 TORCH = {"exported": "torch_export", "script": "torchscript"}
 INSTEAD: Mapping[str, str] = {
     "onnx": "Log it again with `mlflow.onnx`.",
@@ -83,19 +85,19 @@ class _Input(msgspec.Struct, frozen=True, rename="kebab"):
     tensor_spec: _TensorType | None = None
 
 
-def read_mlflow(folder: Path) -> Description | None:
-    """What the folder's `MLmodel` says, or None without one.
+def read_mlflow(folder: Path, allowed: Collection[str] = ()) -> Description | None:
+    """What the folder's `MLmodel` says, or None without one; of formats that run code only those that are `allowed`.
 
     PublishError: manifest_invalid (no YAML, or not MLflow's), archive_unsafe (a path that leads outside),
-    model_unreadable (a file is missing), format_unknown (no flavour that is known), format_not_allowed (Python or a
-    pickle).
+    model_unreadable (a file is missing), format_unknown (no flavour that is known), format_not_allowed (Python, or a
+    pickle that is not an estimator of scikit-learn or not allowed).
     """
     path = folder / MANIFEST
     if not path.is_file():
         return None
     said = _read(path)
     flavour = _choose(said.flavors)
-    form, entry = _served(folder, flavour, said.flavors[flavour])
+    form, entry = _served(folder, flavour, said.flavors[flavour], allowed)
     inputs = _inputs(said.signature)
     tensors = tuple(_completion(each.tensor_spec, each.name) for each in inputs if each.tensor_spec is not None)
     columns = tuple(str(each.name) for each in inputs if each.tensor_spec is None and each.name is not None)
@@ -156,7 +158,7 @@ def _choose(flavours: Mapping[str, Any]) -> str:
     )
 
 
-def _served(folder: Path, flavour: str, stated: Mapping[str, Any]) -> tuple[str, str]:
+def _served(folder: Path, flavour: str, stated: Mapping[str, Any], allowed: Collection[str]) -> tuple[str, str]:
     """Format and entry of a flavour."""
     field = next((key for key in PATHS[flavour] if key in stated), PATHS[flavour][0])
     place = f"{MANIFEST}.flavors.{flavour}.{field}"
@@ -167,11 +169,20 @@ def _served(folder: Path, flavour: str, stated: Mapping[str, Any]) -> tuple[str,
         return _tensorflow(folder, path, place, flavour)
     if not path.is_file():
         raise _missing(path.relative_to(folder).as_posix(), place)
-    if is_pickle(path):
+    return _form(path, place, flavour, allowed), path.relative_to(folder).as_posix()
+
+
+def _form(path: Path, place: str, flavour: str, allowed: Collection[str]) -> str:
+    """The format of a flavour's one file."""
+    if not is_pickle(path):
+        # LightGBM's scikit-learn classes are logged as skops files.
+        return "sklearn" if is_skops(path) else flavour
+    if flavour != "sklearn":
         raise not_spoken(place, f"a pickle (`{path.name[:80]}`)", INSTEAD[flavour])
-    # LightGBM's scikit-learn classes are logged as skops files.
-    form = "sklearn" if is_skops(path) else flavour
-    return form, path.relative_to(folder).as_posix()
+    if PICKLE not in allowed:
+        remedy = f"{INSTEAD[flavour]} {leave(PICKLE)}"
+        raise not_spoken(place, f"a pickle (`{path.name[:80]}`)", remedy)
+    return PICKLE
 
 
 def _inside(folder: Path, stated: str, place: str) -> Path:
