@@ -145,9 +145,11 @@ def test_a_killed_worker_leaves_the_process_to_the_others(version: Version, tmp_
 
     folder, manifest = version
     arguments = [str(folder), str(tmp_path / "run"), msgspec.json.encode(manifest).decode(), str(os.getpid())]
+    found = os.pathsep.join(sys.path)  # as here: the tests' own modules are installed nowhere
     worker = subprocess.Popen(
-        [sys.executable, "-c", STARTER, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+        [sys.executable, "-c", STARTER, *arguments], env={**os.environ, "PYTHONPATH": found},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
     try:
         assert worker.stdout is not None
         pid = int(worker.stdout.readline())
