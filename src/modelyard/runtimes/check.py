@@ -70,7 +70,8 @@ def confine(options: CheckOptions) -> None:
         _, hard = resource.getrlimit(kind)
         most = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         resource.setrlimit(kind, (most, most))
-    _allow_written(MAX_WRITTEN_BYTES)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (min(MAX_WRITTEN_BYTES, hard), hard))
 
 
 def _shared_bytes(options: CheckOptions) -> int:
@@ -78,10 +79,12 @@ def _shared_bytes(options: CheckOptions) -> int:
 
 
 def _allow_written(most_bytes: int) -> None:
-    """The bound that holds now, below the one for good."""
-    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    least = most_bytes if hard == resource.RLIM_INFINITY else min(most_bytes, hard)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (least, hard))
+    """Raises the bound that holds now, as far as the one for good allows; where there is none, or a wider one, it stays
+    as it is."""
+    now, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if now != resource.RLIM_INFINITY and now < most_bytes:
+        most = most_bytes if hard == resource.RLIM_INFINITY else min(most_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
 
 
 def _answer(folder: Path, options: CheckOptions) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import resource
 import zipfile
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,14 @@ def test_what_could_run_in_an_exported_program_is_refused(tmp_path: Path, case: 
         check_files(folder, CheckOptions())
     assert refused.value.code == code
     assert str(tmp_path) not in refused.value.message
+
+
+def test_a_check_in_this_process_bounds_nothing_of_it(tmp_path: Path) -> None:
+    """What a jailed format may share counts as written; the bound is raised for it where there is one, never set."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with suppress(PublishError):  # it says no signature; the bound comes before that
+        check_files(_script(Small(), tmp_path / "m"), CheckOptions())
+    assert resource.getrlimit(resource.RLIMIT_FSIZE) == before
 
 
 def test_operators_that_believe_their_tensors_are_looked_at() -> None:
