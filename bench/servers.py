@@ -47,16 +47,19 @@ def started(
     environment: dict[str, str] | None = None,
     core: str = SERVER_CORE,
     cwd: Path | None = None,
+    log: Path | None = None,
 ) -> Iterator[int]:
-    """A server process on its core, ready when it accepts; its pid. Stopped at the end."""
-    process = subprocess.Popen(
-        ["taskset", "-c", core, *arguments],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
-        cwd=cwd,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    """A server process on its core, ready when it accepts; its pid. Stopped at the end. `log` keeps what it says on
+    standard error."""
+    with (log or Path(os.devnull)).open("wb") as said:
+        process = subprocess.Popen(
+            ["taskset", "-c", core, *arguments],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+            cwd=cwd,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,
+        )
     try:
         deadline = time.monotonic() + START_S
         while True:
@@ -169,14 +172,15 @@ def ask(target: Target, body: Body) -> bytes:
         return bytes(answer.read())
 
 
-def wait_ready(url: str) -> None:
+def wait_ready(url: str, headers: dict[str, str] | None = None) -> None:
+    """Returns once this address answers 200."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(url, timeout=2) as answer:
+            with urllib.request.urlopen(urllib.request.Request(url, headers=headers or {}), timeout=2) as answer:
                 if answer.status == 200:
                     return
         except (urllib.error.URLError, OSError):
             pass
-        time.sleep(0.02)
+        time.sleep(0.01)
     raise RuntimeError("it did not become ready")

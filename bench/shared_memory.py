@@ -9,11 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from onnx import TensorProto, helper
 from rich.console import Console
 from rich.table import Table
 
+from bench.hop import Call, hops
 from bench.servers import Target, modelyard, published
 from modelyard.core.settings import load_settings
 from modelyard.models.manifest import Manifest
@@ -137,16 +136,6 @@ def _all_ready(data: Path, workers: int) -> bool:
         board.close()
 
 
-def timed(call: Callable[[], Any], runs: int) -> tuple[float, float]:
-    """Median and 99th percentile of a call, in microseconds."""
-    times = []
-    for _ in range(runs):
-        begun = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - begun) * 1e6)
-    return statistics.median(times), statistics.quantiles(times, n=100)[98]
-
-
 def overhead(folder: Path, runs: int, console: Console) -> None:
     """Prints what a call costs through the shared process, beside the same model in this one."""
     small = folder / "small"
@@ -162,16 +151,12 @@ def overhead(folder: Path, runs: int, console: Console) -> None:
     own = RUNTIMES["onnx"].load(small, manifest, options)
     runtimes = SharedRuntimes(RUNTIMES, settings, Meeting(folder / "run", 1, os.getpid(), 1.0))
     through = runtimes["onnx"].load(small, manifest, options)
-    heads = ("Rows", "In the worker, p50 (µs)", "Shared, p50 (µs)", "Shared, p99 (µs)", "Overhead, p50 (ms)")
-    table = Table(*heads, box=None)
-    for rows in (1, 32, 128, 4096):
+
+    def calls(rows: int) -> tuple[Call, Call]:
         given = {"x": np.ones((rows, 30), np.float32)}
-        direct, remote = partial(own.run, given, ()), partial(through.run, given, ())
-        timed(direct, 200)
-        timed(remote, 200)
-        plain, _ = timed(direct, runs)
-        p50, p99 = timed(remote, runs)
-        table.add_row(str(rows), f"{plain:.1f}", f"{p50:.1f}", f"{p99:.1f}", f"{(p50 - plain) / 1000:.3f}")
+        return partial(own.run, given, ()), partial(through.run, given, ())
+
+    table = hops(calls, runs, "In the worker", "Shared")
     through.close()
     console.print("\nThe hop, with a small model of 30 columns:")
     console.print(table)

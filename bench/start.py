@@ -9,14 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,10 +23,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.formats import machine
-from bench.servers import MODELYARD, free_port, published
+from bench.servers import CLIENT_CORE, MODELYARD, SERVER_CORE, free_port, published, started, wait_ready
 
 RESULTS = Path("bench/results/start.json")
-WITHIN_S = 300
 EMBEDDED, WIDTH = 64, 4096
 OWN = """
 import json, sys, time
@@ -125,37 +121,13 @@ def served_load(data: Path, key: str) -> dict[str, float]:
     port = free_port()
     command = [*MODELYARD, "serve", "--data", str(data), "--port", str(port), "--workers", "1"]
     log = data.parent / "serve.log"
-    with log.open("wb") as out:
-        begun = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=out, start_new_session=True)
-        try:
-            _await_ready(f"http://127.0.0.1:{port}/v2/models/m/ready", key, process)
-            ready_s = time.perf_counter() - begun
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(40)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(10)
+    begun = time.perf_counter()
+    with started(command, port, core=f"{SERVER_CORE},{CLIENT_CORE}", log=log):
+        wait_ready(f"http://127.0.0.1:{port}/v2/models/m/ready", {"x-api-key": key})
+        ready_s = time.perf_counter() - begun
     events = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     loads = [event["load_s"] for event in events if event.get("event") == "model.loaded"]
     return {"whole_s": ready_s, "load_s": loads[0] if loads else float("nan")}
-
-
-def _await_ready(url: str, key: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + WITHIN_S
-    request = urllib.request.Request(url, headers={"x-api-key": key})
-    while time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
-                if answer.status == 200:
-                    return
-        except (urllib.error.URLError, OSError):
-            if process.poll() is not None:
-                raise RuntimeError("the server ended") from None
-        time.sleep(0.01)
-    raise RuntimeError("the model did not become ready")
 
 
 def _warm(folder: Path) -> None:

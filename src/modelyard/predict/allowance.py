@@ -44,8 +44,8 @@ def judged(principal: Principal, count: int, verdict: RateDecision | ModelyardEr
 
 
 def own_bounds(clients: ClientLimits | None, principal: Principal) -> ModelyardError | None:
-    """Takes one of the client's daily quota and concurrency, if it has any; why not, if one of them leaves no room."""
-    if clients is not None and (principal.quota_per_day is not None or principal.concurrency is not None):
+    """Takes one of the client's daily quota and concurrency; why not, if one of them leaves no room."""
+    if clients is not None:
         try:
             clients.admit(principal.slot, principal.quota_per_day, principal.concurrency, principal.client)
         except ModelyardError as error:

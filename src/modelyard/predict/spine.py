@@ -265,7 +265,8 @@ class Predictor:
             full = self._batcher.full.get(id(route.servable)) if self._batcher.full else None
             request_id = request_id_of(call.head.caller_request_id, prediction_id)
             prediction = self._new(call, road, route, prediction_id, request_id, rate, at_ns)
-            over = own_bounds(self.clients, road.principal) if room and full is None else None
+            bounded = road.principal.quota_per_day is not None or road.principal.concurrency is not None
+            over = own_bounds(self.clients, road.principal) if bounded and room and full is None else None
         except Exception:
             self._untake(call, road, prediction_id, room)
             raise
@@ -273,7 +274,7 @@ class Predictor:
             self._untake(call, road, prediction_id, room)
             self._refuse(call, over, told(over, rate), road.principal.client)
             return None
-        prediction.client_permit = room and full is None and road.principal.concurrency is not None
+        prediction.client_permit = bounded and room and full is None and road.principal.concurrency is not None
         self.in_flight.add(prediction)
         if not room:
             prediction.permit = False

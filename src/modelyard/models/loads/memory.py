@@ -1,8 +1,8 @@
 """What a version takes of a host's memory, and what there is: estimates, for admission and for what may stay.
 
 An estimate is the artifact's size by a factor of its format. It is no measurement: a publish check's process has the
-library itself in its memory, and a worker's grows with the largest batch. The factors are on the safe side of what the
-formats' own tests and benches show; what they leave out, the reserve is for.
+library itself in its memory, and a worker's grows with the largest batch. The factors were judged by how each library
+keeps its weights, and not measured; what they leave out, the reserve is for.
 """
 
 from __future__ import annotations

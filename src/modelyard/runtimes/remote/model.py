@@ -154,7 +154,7 @@ class RemoteModel(ABC, Generic[Process]):
         if not self._closed:
             try:
                 process = self._open()
-            except ModelyardError:
+            except Exception:  # no process or memory to be had is no reason never to try again
                 died = True
         with self._lock:
             self._starting = None
