@@ -33,6 +33,13 @@ def _huge_header() -> bytes:
     return info.tobuf(format=tarfile.GNU_FORMAT) + bytes(1024)
 
 
+def _long_number() -> bytes:
+    record = b"1" * 5000 + b" path=x\n"
+    info = tarfile.TarInfo("n")
+    info.type, info.size = b"x", len(record)
+    return info.tobuf(format=tarfile.USTAR_FORMAT) + record + bytes(-len(record) % 512) + tar(("a", b"1"))
+
+
 def _bad_sum() -> bytes:
     data = bytearray(tar(("a", b"1")))
     data[0] ^= 1
@@ -56,9 +63,12 @@ TRICKS: Mapping[str, Callable[[], bytes]] = {
     "twice": lambda: tar(("a", b"1"), ("a", b"2")),
     "twice by case": lambda: tar(("a", b"1"), ("A", b"2")),
     "file as folder": lambda: tar(("a", b"1"), ("a/b", b"2")),
+    "folder as file": lambda: tar(("a", b"1"), ("a/", None)),
+    "folder in file": lambda: tar(("a", b"1"), ("a/b/", None)),
     "reserved": lambda: tar(("manifest.json", b"{}")),
     "sparse": _sparse,
     "huge header": _huge_header,
+    "a length of 5,000 digits": _long_number,
     "checksum": _bad_sum,
     "cut off": lambda: tar(("a", b"1" * 5000))[:1500],
     "empty": lambda: b"",

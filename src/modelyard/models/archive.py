@@ -7,17 +7,19 @@ refused, and no header makes it read more than 64 KiB into memory.
 
 from __future__ import annotations
 
-import io
 import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from modelyard.core.errors import PublishError
 from modelyard.models.stage import CHUNK_BYTES, MAX_FILES, check_path, too_large, unsafe
 
 BLOCK = 512
 MAX_HEADER_BYTES = 64 * 1024
+MAX_DIGITS = 18
+"""Of a number in a pax header."""
 
 
 def extract_tar(stream: BinaryIO, folder: Path, max_bytes: int) -> int:
@@ -38,7 +40,7 @@ def extract_tar(stream: BinaryIO, folder: Path, max_bytes: int) -> int:
         if max(len(seen), len(folders)) > MAX_FILES:
             raise unsafe(path, f"at most {MAX_FILES} entries")
         if kind == b"5":
-            (folder / path).mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_folder(folder, path)
             continue
         total += size
         if total > max_bytes:
@@ -135,19 +137,30 @@ def _member_path(name: str, kind: bytes, seen: set[str]) -> str | None:
     return path
 
 
+def _make_folder(folder: Path, path: str) -> None:
+    try:
+        (folder / path).mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise _named_twice(path) from None
+
+
 def _unpack(reader: _Reader, folder: Path, path: str, size: int) -> None:
     place = folder / path
     try:
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        raise unsafe(path, "each name once, as a file or as a folder") from None
-    with io.FileIO(descriptor, "wb") as out:
+        raise _named_twice(path) from None
+    with os.fdopen(descriptor, "wb") as out:  # buffered: a bare write may take a part, as a disk that fills up does
         left = size
         while left:
             chunk = reader.read(min(CHUNK_BYTES, left))
             out.write(chunk)
             left -= len(chunk)
+
+
+def _named_twice(path: str) -> PublishError:
+    return unsafe(path, "each name once, as a file or as a folder")
 
 
 def _check_sum(block: bytes) -> None:
@@ -188,14 +201,16 @@ def _pax(text: bytes, name: str | None) -> tuple[str | None, int | None]:
     size: int | None = None
     while text:
         length, _, _ = text.partition(b" ")
-        if not length.isdigit() or not len(length) + 2 < int(length) <= len(text):
+        # Python reads no number of thousands of digits; none of this many is as small as a header.
+        whole = length.isdigit() and len(length) <= MAX_DIGITS and len(length) + 2 < int(length) <= len(text)
+        if not whole:
             raise unsafe("the archive", "pax headers that are whole")
         record, text = text[len(length) + 1 : int(length) - 1], text[int(length) :]
         key, _, value = record.partition(b"=")
         if key == b"path":
             name = _text(value)
         elif key == b"size":
-            if not value.isdigit() or len(value) > 18:
+            if not value.isdigit() or len(value) > MAX_DIGITS:
                 raise unsafe("the archive", "sizes that exist")
             size = int(value)
         elif key.startswith(b"GNU.sparse"):

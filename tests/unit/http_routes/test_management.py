@@ -6,7 +6,9 @@ import csv
 import io
 import json
 import re
+import resource
 import tarfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +16,10 @@ from asgi import Reply, call
 from fastapi import FastAPI
 from yard_support import Yard
 
-from modelyard.core.errors import PublishError
+from modelyard.core.errors import PublishError, UnavailableError
 from modelyard.http.management import TABLES, add_routes
 from modelyard.http.resource.strict import MAX_JSON_BODY_BYTES
+from modelyard.http.resource.upload import Upload, publish_upload
 from modelyard.http.routes.gate import GatedRoute, RouteTable
 
 KEYS = {"error", "code", "detail", "request_id"}
@@ -228,6 +231,21 @@ def test_a_folder_is_published_as_a_tar(yard: Yard) -> None:
         reply = yard.ask("POST", "/v1/models/oak/versions", body, content_type="application/x-tar")
         refused(reply, 422, "archive_unsafe")
     assert list((yard.services.settings.data / "uploads").iterdir()) == []
+
+
+def test_an_archive_that_does_not_fit_on_the_disk_is_no_fault_of_ours(yard: Yard, tmp_path: Path) -> None:
+    """The body came whole, its files find no room: store_unavailable, as for one that does not come whole."""
+    (tmp_path / "upload.tar").write_bytes(_tar("m.onnx"))
+    upload = Upload(tmp_path / "upload.tar", True, tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3, limits[1]))
+    try:
+        with pytest.raises(UnavailableError) as raised:
+            publish_upload(yard.services, upload, "oak", None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert raised.value.code == "store_unavailable"
+    assert "full" in raised.value.message
 
 
 def _tar(name: str) -> bytes:

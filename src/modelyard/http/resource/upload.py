@@ -62,11 +62,19 @@ def publish_upload(services: Services, upload: Upload, model: str, version: str 
     """Publishes what came; runs in a thread, for as long as the publish check takes."""
     source = upload.path
     if upload.is_folder:
-        source = upload.scratch / "folder"
-        source.mkdir(mode=0o700)
-        with upload.path.open("rb") as archive:
-            extract_tar(archive, source, services.settings.models.max_version_bytes)
+        source = _unpacked(upload, services.settings.models.max_version_bytes)
     return services.publisher.publish(model, source, version)
+
+
+def _unpacked(upload: Upload, bound_bytes: int) -> Path:
+    folder = upload.scratch / "folder"
+    try:
+        folder.mkdir(mode=0o700)
+        with upload.path.open("rb") as archive:
+            extract_tar(archive, folder, bound_bytes)
+    except OSError as error:
+        raise _disk(error) from None
+    return folder
 
 
 def _scratch(data: Path) -> Path:
