@@ -202,8 +202,9 @@ def test_records_of_any_size(opened: Open) -> None:
     assert stores.retention.delete(Cutoffs(T0 + 9, T0 + 9), 0.0, 9).predictions == 2
 
 
-def test_nothing_of_what_left_stays(opened: Open, dynamo: Dynamo, url: str) -> None:
-    """Records, parts, outcomes, pointers, lists: after the deletion the table holds the spool's position alone."""
+def test_nothing_of_what_left_stays(opened: Open, dynamo: Dynamo, url: str, clock: FakeClock) -> None:
+    """Records, parts, outcomes, pointers, lists: after the deletion the table holds the spool's position alone; an hour
+    later not even the days."""
     stores = opened()
     noise = random.Random(7).randbytes(300_000).hex()
     filled(stores, 5)
@@ -215,7 +216,12 @@ def test_nothing_of_what_left_stays(opened: Open, dynamo: Dynamo, url: str) -> N
     done = stores.retention.delete(Cutoffs(T0 + 9 * DAY_S, T0 + 9 * DAY_S), 0.0, 99)
     assert (done.predictions, done.outcomes, done.quarantined) == (7, 3, 1)
     left = dynamo.client.scan(TableName=f"{url.removeprefix('dynamodb://')}-predictions")["Items"]
-    assert {item["pk"]["S"] for item in left} - {"days#outcome"} == {"spool#f"}
+    days = {"days#record", "days#aside", "days#outcome"}
+    assert {item["pk"]["S"] for item in left} == {"spool#f", *days}
+    for _ in range(2):  # the outcomes' after the records'
+        clock.advance(3601)
+        stores.retention.delete(Cutoffs(T0 + 9 * DAY_S, T0 + 9 * DAY_S), 0.0, 99)
+    assert names(dynamo, url, *days) == 0
 
 
 def test_what_has_expired_is_not_shown(opened: Open, clock: FakeClock, dynamo: Dynamo, url: str) -> None:
@@ -443,7 +449,7 @@ def test_a_list_of_what_goes_fits_into_its_transaction(
     assert sum(one["outcomes"] for one in said) == 41
 
 
-def test_days_of_outcomes_are_forgotten_with_their_records(opened: Open) -> None:
+def test_days_of_outcomes_are_forgotten_with_their_records(opened: Open, clock: FakeClock) -> None:
     """P4: the list of days does not grow for ever; a day of which a hold keeps a record stays."""
     stores = opened(days=0)
     filled(stores, 4)
@@ -454,9 +460,13 @@ def test_days_of_outcomes_are_forgotten_with_their_records(opened: Open) -> None
     assert len(feeds.days("outcome")) == 2
     cutoffs = Cutoffs(T0 + 9 * DAY_S, T0 + 9 * DAY_S)
     stores.retention.delete(cutoffs, 0.0, 100)
+    clock.advance(3601)
+    stores.retention.delete(cutoffs, 0.0, 100)
     assert [day.date for day in feeds.days("outcome")] == ["2023-11-13"]
     assert stores.log.count(RecordFilter(outcome="has")) == 1
     stores.holds.release("h")
+    stores.retention.delete(cutoffs, 0.0, 100)
+    clock.advance(3601)
     stores.retention.delete(cutoffs, 0.0, 100)
     assert (feeds.days("outcome"), feeds.days("record")) == ([], [])
 

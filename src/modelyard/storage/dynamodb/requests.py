@@ -261,6 +261,12 @@ def put_action(table: str, item: Item, condition: Condition | None = None) -> di
     return {"Put": {"TableName": table, "Item": encode(item), **_expressions(condition)}}
 
 
+def update_action(table: str, key: Key, change: str, **values: Any) -> dict[str, Any]:
+    """A change of an item by an update expression as part of a transaction."""
+    expressions = {"UpdateExpression": change, **_placeholders((), Condition(change, values))}
+    return {"Update": {"TableName": table, "Key": encode_key(key), **expressions}}
+
+
 def delete_action(table: str, key: Key) -> dict[str, Any]:
     """A deletion as part of a transaction."""
     return {"Delete": {"TableName": table, "Key": encode_key(key)}}

@@ -91,9 +91,9 @@ class Transaction:
         """ConditionFailedError from the end of the transaction unless this holds then."""
         self.others.append(check_action(self.metadata.table, key, condition))
 
-    def also(self, table: str, item: Item) -> None:
-        """Writes an item into another table."""
-        self.others.append(put_action(table, item))
+    def also(self, *actions: dict[str, Any]) -> None:
+        """Does this in another table (requests.put_action, update_action) in the same transaction."""
+        self.others.extend(actions)
 
     def move(self, **values: Any) -> None:
         """Changes the head."""
@@ -143,7 +143,7 @@ class Metadata:
 
     def stable(self, read: Callable[[], T]) -> tuple[int, T]:
         """What `read` finds at one version, and that version: a Query of several pages alone may see half a change."""
-        deadline_s = self._deadline_s()
+        deadline_s = self.deadline_s()
         attempt = 0
         before = self.head()
         while True:
@@ -151,7 +151,7 @@ class Metadata:
             after = self.head()
             if after.version == before.version:
                 return after.version, found
-            self._rest(attempt, deadline_s)
+            self.rest(attempt, deadline_s)
             before, attempt = after, attempt + 1
 
     def change(self, work: Callable[[Transaction], T]) -> T:
@@ -161,7 +161,7 @@ class Metadata:
         UnavailableError("store_unavailable") after `timeout_s` without a turn; ConditionFailedError if a `check` of
         its own does not hold.
         """
-        deadline_s = self._deadline_s()
+        deadline_s = self.deadline_s()
         with self._own_turn():
             attempt = 0
             while True:
@@ -175,7 +175,7 @@ class Metadata:
                 except ConditionFailedError as failed:
                     if 0 not in failed.places:
                         raise
-                    self._rest(attempt, deadline_s)
+                    self.rest(attempt, deadline_s)
                     attempt += 1
                     continue
                 for act in made.acts:
@@ -221,10 +221,12 @@ class Metadata:
             return HeadItem()
         return HeadItem(**{name: found[name] for name in HeadItem.__struct_fields__})
 
-    def _deadline_s(self) -> float:
+    def deadline_s(self) -> float:
+        """Until when something is tried that is begun now."""
         return self.requests.clock.monotonic() + self.requests.timeout_s
 
-    def _rest(self, attempt: int, deadline_s: float) -> None:
+    def rest(self, attempt: int, deadline_s: float) -> None:
+        """Rests before the next attempt; UnavailableError("store_unavailable") if the time is over."""
         if self.requests.clock.monotonic() >= deadline_s:
             raise _too_many()
         self.requests.pause(attempt)

@@ -7,6 +7,7 @@ Which days a feed has is written down in the table itself, so that nothing asks 
 
 from __future__ import annotations
 
+import uuid
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,12 +19,15 @@ import msgspec
 
 from modelyard.storage.dynamodb.attributes import Item, ordered
 from modelyard.storage.dynamodb.refusals import ConditionFailedError
-from modelyard.storage.dynamodb.requests import Condition, Requests, Span
+from modelyard.storage.dynamodb.requests import Condition, Requests, Span, update_action
 from modelyard.storage.dynamodb.tables import BY_DAY, INDEXES, PREDICTIONS
 
 RECORDS, OUTCOMES, ASIDE = "record", "outcome", "aside"
 SHARDS: Mapping[str, int] = {RECORDS: 4, OUTCOMES: 4, ASIDE: 1}
 LARGEST_PAGE = 1000
+SETTLED_S = 3600.0
+"""After so long the index shows what was written: it is a moment behind, minutes where it is throttled."""
+_NOTE = "ADD #stored :stored, #revision :one SET #noted_at = :now"
 _INDEX = (BY_DAY, *INDEXES[PREDICTIONS][BY_DAY])
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY_US = 86_400_000_000
@@ -43,11 +47,13 @@ class Stretch(msgspec.Struct, frozen=True):
 
 
 class Day(msgspec.Struct, frozen=True):
-    """A day of a feed: how many items were stored and not deleted by us, and how often it was written to."""
+    """A day of a feed: about how many items were stored and not deleted by us (what expired by itself is not counted
+    down), how often it was written to, and when last (UNIX seconds, by the writer's clock)."""
 
     date: str
     stored: int
     revision: int
+    noted_at: float
 
 
 class Feeds:
@@ -60,15 +66,30 @@ class Feeds:
     def days(self, feed: str) -> list[Day]:
         """The days of a feed, oldest first; strongly consistent."""
         items = self.requests.query_all(self.table, Span(_days(feed)))
-        return [Day(item["sk"], int(item["stored"]), int(item["revision"])) for item in items]
+        return [
+            Day(item["sk"], int(item["stored"]), int(item["revision"]), item.get("noted_at", 0.0)) for item in items
+        ]
 
     def note(self, feed: str, date: str, stored: int) -> None:
-        """Notes so many more items of a day (or fewer), and that the day is there."""
-        change = "ADD #stored :stored, #revision :one"
-        self.requests.update(self.table, (_days(feed), date), change, None, stored=stored, one=1)
+        """Notes so many more items of a day, and that the day is there. A transaction costs twice as much, but one
+        whose answer was lost can be sent again without being counted again."""
+        if stored:
+            self.requests.transact([self.noted(feed, date, stored)], str(uuid.uuid4()), self.table)
+        else:
+            self.requests.update(self.table, (_days(feed), date), _NOTE, None, **self._note(0))
+
+    def noted(self, feed: str, date: str, stored: int) -> dict[str, Any]:
+        """The same (or that there are fewer) as part of a transaction."""
+        return update_action(self.table, (_days(feed), date), _NOTE, **self._note(stored))
+
+    def _note(self, stored: int) -> dict[str, Any]:
+        return {"stored": stored, "one": 1, "now": float(self.requests.clock.now())}
 
     def drop_if_empty(self, feed: str, day: Day) -> None:
-        """Forgets a day without items, unless something was stored meanwhile."""
+        """Forgets a day without items, unless something was stored meanwhile, or so lately that the index may not show
+        it yet."""
+        if abs(self.requests.clock.now() - day.noted_at) < SETTLED_S:
+            return
         for shard in range(SHARDS[feed]):
             span = Span(_partition(feed, day.date, shard), index=_INDEX)
             if self.requests.query(self.table, span, limit=1, count_only=True).count:

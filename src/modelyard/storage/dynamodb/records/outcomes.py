@@ -72,14 +72,15 @@ class DynamoOutcomeStore:
             if is_alive(item, now)
         ]
 
-    def join(self, records: Iterable[Item]) -> None:
-        """Tells outcomes that came before these records when the predictions were, so that the feed has them."""
-        by_id = {id_of(record["pk"]): record for record in records}
-        if not by_id:
+    def join(self, ids: Iterable[str]) -> None:
+        """Tells outcomes that came before the records of these predictions when the predictions were, so that the feed
+        has them. What waits of predictions that are not there goes on waiting."""
+        wanted = set(ids)
+        if not wanted:
             return
-        waiting = self._requests.query_all(self._table, Span(WAITING))
-        for prediction_id in [item["sk"] for item in waiting if item["sk"] in by_id]:
-            self._join(prediction_id, by_id[prediction_id])
+        waiting = [item["sk"] for item in self._requests.query_all(self._table, Span(WAITING)) if item["sk"] in wanted]
+        for record in self._records(waiting):
+            self._join(id_of(record["pk"]), record)
 
     def _join(self, prediction_id: str, record: Item) -> None:
         at_us = at_of(record["at"])
@@ -112,7 +113,7 @@ class DynamoOutcomeStore:
                 attempt += 1
                 continue
             # A record that was stored meanwhile did not see them wait: one of the two sees the other.
-            self.join(self._records([one for one in made.changed if one not in records]))
+            self.join([one for one in made.changed if one not in records])
             return stored
 
     def _write(self, made: _Change) -> None:

@@ -58,9 +58,10 @@ class DynamoRecordSink:
         new, foreign = self._divided(kept)
         stored = self._put(new)
         self._put_aside(foreign)
-        self._outcomes.join(stored)
+        # Also of those that were there: the process that stored them may have died before it got here.
+        self._outcomes.join(record.header.id for record in kept)
         late = self._remove_erased(new, stored, known_erasures)
-        self._note_days([record for record in kept if record.header.id not in late], new)
+        self._note_days(*([record for record in some if record.header.id not in late] for some in (kept, new)))
         if position is not None:
             item = {"pk": f"{SPOOL}#{position.file}", "sk": SPOOL, "offset": position.offset}
             self._requests.put(self._table, item)

@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 
 from modelyard.audit.vocabulary import AuditAction
-from modelyard.core.errors import UnavailableError
 from modelyard.core.lease import Fence
 from modelyard.retention.ports import Cutoffs, Deleted, Due, Hold
 from modelyard.storage import refusals
@@ -19,9 +18,15 @@ from modelyard.storage.dynamodb.metadata.trail import AuditTrail
 from modelyard.storage.dynamodb.metadata.transactions import Metadata, Transaction
 from modelyard.storage.dynamodb.records.feeds import ASIDE, OUTCOMES, RECORDS, Feeds, Reading, Stretch
 from modelyard.storage.dynamodb.records.layout import FILTERED, ID_TAKEN, WAITING, at_of
-from modelyard.storage.dynamodb.records.leaving.certified import MOST_AT_ONCE, Leaving, shown_counts
+from modelyard.storage.dynamodb.records.leaving.certified import (
+    MOST_AT_ONCE,
+    ChangedMeanwhileError,
+    Leaving,
+    shown_counts,
+)
 from modelyard.storage.dynamodb.records.leaving.holds import held_by, keep, read_holds
-from modelyard.storage.dynamodb.refusals import RETRY_AFTER_S, ConditionFailedError
+from modelyard.storage.dynamodb.records.outcomes import DynamoOutcomeStore
+from modelyard.storage.dynamodb.refusals import ConditionFailedError
 from modelyard.storage.dynamodb.requests import Condition, Span
 from modelyard.storage.dynamodb.tables import EXPIRES_AT
 from modelyard.storage.prediction_row import microseconds, time_text
@@ -29,12 +34,6 @@ from modelyard.storage.prediction_row import microseconds, time_text
 SWEPT = ("retention", "swept")
 _TAKEN = Condition("#reason = :reason", {"reason": ID_TAKEN})
 _NAMES = ("pk", "sk", "at", "parts", "reason", "payload_sha256", EXPIRES_AT, *FILTERED)
-_ATTEMPTS = 5
-"""How often a batch is put together while holds change."""
-
-
-class _HoldsChangedError(Exception):
-    """A hold came or went while the batch was put together."""
 
 
 class DynamoRetentionStore:
@@ -45,6 +44,7 @@ class DynamoRetentionStore:
         self._trail = trail
         self._feeds = feeds
         self._leaving = Leaving(feeds, metadata)
+        self._outcomes = DynamoOutcomeStore(feeds)
 
     def due(self, cutoffs: Cutoffs) -> Due:
         """What would leave now. Without holds the service counts; with them what is old is read."""
@@ -62,15 +62,11 @@ class DynamoRetentionStore:
     ) -> Deleted:
         """Deletes one batch, with its certificate. At most MOST_AT_ONCE records go at once."""
         self._check(fence)
-        self._leaving.finish()
-        for _ in range(_ATTEMPTS):
-            try:
-                return self._delete(cutoffs, since if records else None, min(most, MOST_AT_ONCE), fence)
-            except _HoldsChangedError:
-                continue
-            except ConditionFailedError:
-                raise refusals.lease_lost(fence or Fence("", 0)) from None
-        raise UnavailableError("store_unavailable", "Holds change all the time.", retry_after_s=RETRY_AFTER_S)
+        from_then, most = since if records else None, min(most, MOST_AT_ONCE)
+        try:
+            return self._leaving.alone(lambda mark: self._delete(cutoffs, from_then, most, fence, mark))
+        except ConditionFailedError:
+            raise refusals.lease_lost(fence or Fence("", 0)) from None
 
     def swept(self) -> float | None:
         """When the last sweep ended."""
@@ -82,37 +78,40 @@ class DynamoRetentionStore:
         item = {"pk": SWEPT[0], "sk": SWEPT[1], "swept_at": float(at)}
         self._metadata.requests.put(self._metadata.table, item)
 
-    def _delete(self, cutoffs: Cutoffs, since: float | None, most: int, fence: Fence | None) -> Deleted:
+    def _delete(self, cutoffs: Cutoffs, since: float | None, most: int, fence: Fence | None, mark: int) -> Deleted:
         holds = read_holds(self._metadata)
         until = 0 if since is None else _us(cutoffs.predictions)
         old = self._free(Stretch(RECORDS, _us(since or 0.0), until), holds)
-        records = list(islice(old, most + 1))
-        asides = list(islice(self._free(Stretch(ASIDE, 0, _us(cutoffs.quarantined)), holds, _TAKEN), most + 1))
+        found = list(islice(old, most + 1))
+        found_aside = list(islice(self._free(Stretch(ASIDE, 0, _us(cutoffs.quarantined)), holds, _TAKEN), most + 1))
+        records, asides = map(self._leaving.still_there, (found[:most], found_aside[:most]))
         orphans = self._orphans(cutoffs, most)
-        going = self._leaving.gather(records[:most], asides[:most], orphans)
+        going = self._leaving.gather(records, asides, orphans)
         if going.keys:
             gone = records[: len(going.ids)]
 
             def certify(t: Transaction) -> None:
                 if read_holds(self._metadata) != holds:
-                    raise _HoldsChangedError
+                    raise ChangedMeanwhileError
                 if fence is not None:
                     t.check(key_of(fence.name), held(fence))
                 said: dict[str, Any] = {
                     "before": time_text(_us(cutoffs.predictions)),
                     "quarantined_before": time_text(_us(cutoffs.quarantined)),
-                    **shown_counts(going, len(asides[:most])),
+                    **shown_counts(going, len(asides)),
                     "first": time_text(at_of(gone[0]["at"])) if gone else None,
                     "last": time_text(at_of(gone[-1]["at"])) if gone else None,
                     "holds": len(holds),
                 }
                 self._trail.record(t, AuditAction.RETENTION_DELETE, "retention:age", None, said)
 
-            self._leaving.remove(going, certify)
-        done = Deleted(len(going.ids), going.outcomes, len(asides[:most]), None, tuple(going.ids))
+            self._leaving.remove(going, mark, certify)
+        done = Deleted(len(going.ids), going.outcomes, len(asides), None, tuple(going.ids))
         if len(going.ids) < len(records):
             return msgspec.structs.replace(done, at=at_of(records[len(going.ids) - 1]["at"]) / 1e6)
-        if len(asides) > most or len(orphans) == most or not going.complete:
+        if len(found) > most:
+            return msgspec.structs.replace(done, at=at_of(found[most - 1]["at"]) / 1e6)
+        if len(found_aside) > most or len(orphans) == most or not going.complete:
             return msgspec.structs.replace(done, at=since or 0.0)
         self._forget_days(cutoffs)
         return done
@@ -129,17 +128,20 @@ class DynamoRetentionStore:
         return self._feeds.read(stretch, where=where, only=_NAMES)
 
     def _orphans(self, cutoffs: Cutoffs, most: int) -> list[str]:
-        """Predictions that never came, whose outcomes are old: they go by the day on which they were given."""
+        """Predictions that never came, whose outcomes are old: they go by the day on which they were given. Those of a
+        prediction that came go with it."""
         before = Condition("#recorded_at < :before", {"before": _us(cutoffs.predictions)})
         waiting = self._feeds.requests.query_all(self._feeds.table, Span(WAITING), where=before)
-        return [item["sk"] for item in islice(waiting, most)]
+        ids = [item["sk"] for item in islice(waiting, most)]
+        self._outcomes.join(ids)
+        return self._leaving.never_came(ids)
 
     def _forget_days(self, cutoffs: Cutoffs) -> None:
         """Days from which all has gone are not asked for any more."""
         for feed, cutoff in ((RECORDS, cutoffs.predictions), (ASIDE, cutoffs.quarantined)):
             end = time_text(_us(cutoff))[:10]
             for day in self._feeds.days(feed):
-                if day.date < end and (feed == ASIDE or day.stored <= 0):
+                if day.date < end:
                     self._feeds.drop_if_empty(feed, day)
         # An outcome is of its prediction's day: none comes to a day that has no records any more.
         with_records = {day.date for day in self._feeds.days(RECORDS)}

@@ -8,25 +8,30 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+import msgspec
+
 from modelyard.audit.vocabulary import AuditAction
-from modelyard.core.errors import InternalError, UnavailableError
+from modelyard.core.errors import InternalError
 from modelyard.retention.ports import Deleted, Found
 from modelyard.storage.dynamodb.attributes import Item, Key, ordered
 from modelyard.storage.dynamodb.metadata.trail import AuditTrail
 from modelyard.storage.dynamodb.metadata.transactions import Metadata, Transaction
 from modelyard.storage.dynamodb.records.feeds import ASIDE, Feeds
 from modelyard.storage.dynamodb.records.layout import FILTERED, RECORD, about, at_of, pk
-from modelyard.storage.dynamodb.records.leaving.certified import MOST_AT_ONCE, Leaving, shown_counts
+from modelyard.storage.dynamodb.records.leaving.certified import (
+    MOST_AT_ONCE,
+    ChangedMeanwhileError,
+    Leaving,
+    shown_counts,
+)
 from modelyard.storage.dynamodb.records.leaving.erasures import ERASURES, erasures_since, subject_digest
 from modelyard.storage.dynamodb.records.leaving.holds import held_by, read_holds
-from modelyard.storage.dynamodb.refusals import RETRY_AFTER_S
 from modelyard.storage.dynamodb.requests import Span
 from modelyard.storage.prediction_row import microseconds, time_text
 
 _SALT_BYTES = 16
 _CHUNK = 1000
 _NAMES = ("at", "parts", *FILTERED)
-_ATTEMPTS = 5
 
 
 class DynamoErasureStore:
@@ -63,38 +68,29 @@ class DynamoErasureStore:
         if before is None:
             raise InternalError("internal", "The erasure was not registered.")
         finished = self._leaving.finish()
-        for _ in range(_ATTEMPTS):
-            done = self._erase(erasure_id, subject, before, min(most, MOST_AT_ONCE))
-            if done is not None:
-                return Deleted(done.predictions, done.outcomes, done.quarantined, done.at, (*finished, *done.ids))
-        raise UnavailableError("store_unavailable", "Holds change all the time.", retry_after_s=RETRY_AFTER_S)
+        most = min(most, MOST_AT_ONCE)
+        done = self._leaving.alone(lambda mark: self._erase(erasure_id, subject, before, most, mark))
+        return msgspec.structs.replace(done, ids=(*finished, *done.ids))
 
     def certify(self, erasure_id: str, gone: dict[str, Any]) -> None:
         """Writes the certificate of what was deleted elsewhere."""
         subject = f"erasure:{erasure_id}"
         self._metadata.change(lambda t: self._trail.record(t, AuditAction.RETENTION_DELETE, subject, None, gone))
 
-    def _erase(self, erasure_id: str, subject: str, before: int, most: int) -> Deleted | None:
-        """None if holds changed meanwhile; nothing was deleted then."""
+    def _erase(self, erasure_id: str, subject: str, before: int, most: int, mark: int) -> Deleted:
         holds = read_holds(self._metadata)
         free = (item for item in self._records(subject, before) if not held_by(holds, item))
         records, asides = list(islice(free, most)), self._asides(subject)
         going = self._leaving.gather(records, asides, [])
-        changed = False
 
         def certify(t: Transaction) -> None:
-            nonlocal changed
-            changed = read_holds(self._metadata) != holds
-            if changed:
-                raise _HoldsChangedError
+            if read_holds(self._metadata) != holds:
+                raise ChangedMeanwhileError
             said = shown_counts(going, len(asides))
             self._trail.record(t, AuditAction.RETENTION_DELETE, f"erasure:{erasure_id}", None, said)
 
         if going.keys:
-            try:
-                self._leaving.remove(going, certify)
-            except _HoldsChangedError:
-                return None
+            self._leaving.remove(going, mark, certify)
         more = len(records) == most or not going.complete
         last = at_of(records[-1]["at"]) / 1e6 if more else None
         return Deleted(len(going.ids), going.outcomes, len(asides), last, tuple(going.ids))
@@ -123,7 +119,3 @@ class DynamoErasureStore:
 
     def _pointers(self, span: Span) -> list[Item]:
         return list(self._feeds.requests.query_all(self._feeds.table, span))
-
-
-class _HoldsChangedError(Exception):
-    """Holds changed."""
