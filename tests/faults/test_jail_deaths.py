@@ -18,6 +18,7 @@ from modelyard.core.errors import ModelError, UnavailableError
 from modelyard.core.types import Array
 from modelyard.http.processes.board import Board
 from modelyard.http.processes.health import RunNotes, Suspects, UnhealthyVersions, version_token
+from modelyard.models.stage import hash_folder
 from modelyard.runtimes.jail.model import JailedModel
 from modelyard.runtimes.remote import model
 
@@ -170,6 +171,29 @@ def test_a_kill_from_outside_hits_its_run_alone(bad: JailedModel) -> None:
     os.kill(int(bad.pid or 0), signal.SIGKILL)
     assert misdeed(bad, 0) == "model_crashed"
     back(bad)
+
+
+def test_a_jail_does_not_come_back_with_other_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P5: the class was changed on the disk while its process ran. When that dies, nothing starts on the other files,
+    and callers hear why; once they are as they were published, it answers again."""
+    monkeypatch.setattr(model, "BACKOFF_S", (0.0, 0.05))
+    place = python_model(tmp_path / "m", SOURCE)
+    loaded = jailed(place, msgspec.structs.replace(BOUNDS, deaths=1000), files=hash_folder(place, 10**6))
+    (place / "mine.py").write_text(SOURCE.replace("x * 2", "x * 3"))
+    try:
+        assert misdeed(loaded, 1) == "model_exited"
+        until_s, said = time.monotonic() + 20.0, ""
+        while "`mine.py` is not what was published" not in said:
+            assert time.monotonic() < until_s, said
+            with pytest.raises(UnavailableError) as refused:
+                loaded.run({"x": np.full((1, 2), 0.5)}, ())
+            said = refused.value.message
+            time.sleep(0.02)
+        (place / "mine.py").write_text(SOURCE)
+        back(loaded)
+        np.testing.assert_array_equal(loaded.run({"x": np.full((1, 2), 0.5)}, ())["y"], np.ones((1, 2)))
+    finally:
+        loaded.close()
 
 
 def test_a_crash_loop_ends(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from modelyard.core.errors import ModelyardError
 from modelyard.core.types import Signature, TensorSpec
+from modelyard.models.manifest import FileEntry, Manifest
 from modelyard.models.report import SignatureCompletion, TensorCompletion
 from modelyard.runtimes.jail.model import JailedModel
 from modelyard.runtimes.jail.process import JailBounds, What
@@ -46,9 +48,15 @@ def python_model(folder: Path, source: str = DOUBLING, name: str = "mine") -> Pa
     return folder
 
 
-def jailed(folder: Path, bounds: JailBounds = BOUNDS, entry: str = "python.json", form: str = "python") -> JailedModel:
-    """The model of a folder, in its jail."""
-    return JailedModel(What(folder, entry, form), bounds, SIGNATURE)
+def jailed(
+    folder: Path,
+    bounds: JailBounds = BOUNDS,
+    entry: str = "python.json",
+    form: str = "python",
+    files: Sequence[FileEntry] = (),
+) -> JailedModel:
+    """The model of a folder, in its jail; `files` as they were published (none: as in a publish check)."""
+    return JailedModel(What(folder, entry, form), bounds, Manifest(form, entry, tuple(files), SIGNATURE))
 
 
 def misdeed(loaded: JailedModel, number: int) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from modelyard.codec.oip import OipCodec
 from modelyard.core.clock import Clock
-from modelyard.core.errors import ModelyardError, PublishError, UnavailableError
+from modelyard.core.errors import ModelyardError, PublishError
 from modelyard.core.redaction import policy_text
 from modelyard.core.settings import Settings
 from modelyard.core.types import (
@@ -28,7 +28,7 @@ from modelyard.core.types import (
     Signature,
     Tensors,
 )
-from modelyard.models.loads.hashed import HASHED
+from modelyard.models.loads.verified import untouched, verify
 from modelyard.models.manifest import Manifest
 from modelyard.models.ports import JAILED_FORMATS, UNSAFE_FORMATS, UNTOLD, Runtime, Steps, Version, is_shared
 from modelyard.models.report import jail_bounds
@@ -95,22 +95,24 @@ def _parsed(
         with steps.step("verify", size):
             verify(version, folder)
 
-    with ThreadPoolExecutor(1, "verify") as beside:
-        checked = beside.submit(check)
-        if not _is_verified_beside(manifest, folder, size):
+    loaded: LoadedModel | None = None
+    try:
+        with untouched(version, folder), ThreadPoolExecutor(1, "verify") as beside:
+            checked = beside.submit(check)
+            if not _is_verified_beside(manifest, folder, size):
+                checked.result()
+            _permit(manifest, Trust.of(settings.models).examine_folder(folder, manifest.files), settings)
+            try:
+                with steps.step("parse", size):
+                    loaded = runtime.load(folder, manifest, options)
+            except Exception:
+                checked.result()  # what is not the published file cannot be parsed either, and that is the reason
+                raise
             checked.result()
-        _permit(manifest, Trust.of(settings.models).examine_folder(folder, manifest.files), settings)
-        try:
-            with steps.step("parse", size):
-                loaded = runtime.load(folder, manifest, options)
-        except Exception:
-            checked.result()  # what is not the published file cannot be parsed either, and that is the reason
-            raise
-        try:
-            checked.result()
-        except BaseException:
+    except BaseException:
+        if loaded is not None:
             loaded.close()
-            raise
+        raise
     return loaded
 
 
@@ -151,39 +153,6 @@ def trim() -> None:
     found = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
     if found is not None:
         found(0)
-
-
-def verify(version: Version, folder: Path) -> None:
-    """Every file has the published size and SHA-256, and there is no other, or UnavailableError("model_not_ready")
-    (promise P5)."""
-    manifest = version.manifest
-    if manifest.digest() != version.digest:
-        raise _changed(version, "the manifest", version.digest, manifest.digest())
-    for entry in manifest.files:
-        path = folder / entry.path
-        if path.is_symlink() or not path.is_file():
-            raise _changed(version, entry.path, entry.sha256, "no file")
-        got = HASHED.sha256(path)
-        if got != entry.sha256:
-            raise _changed(version, entry.path, entry.sha256, got)
-    listed = {RESERVED, *(entry.path for entry in manifest.files)}
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder).as_posix()
-        if name not in listed and (path.is_symlink() or not path.is_dir()):
-            raise _changed(version, name, "a file of the manifest", "another file")
-    if manifest.entry not in {entry.path for entry in manifest.files}:
-        raise _changed(version, manifest.entry, "a file of the manifest", "none")
-
-
-def _changed(version: Version, file: str, expected: str, got: str) -> UnavailableError:
-    return UnavailableError(
-        "model_not_ready",
-        f"`{file}` of {version.model} version {version.version} is not what was published.",
-        retry_after_s=30,
-        field=file,
-        expected=expected,
-        got=got,
-    )
 
 
 def decode_example(signature: Signature, example: Mapping[str, Any] | None) -> Tensors | None:

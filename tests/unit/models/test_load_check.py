@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from modelyard.core.errors import ModelError, PublishError, UnavailableError
 from modelyard.core.settings import load_settings
 from modelyard.core.types import DATATYPES, Array, CodecBounds, LoadProfile, RawRequest, Signature, Tensors, TensorSpec
 from modelyard.models.load import check_load, decode_example, load_servable
+from modelyard.models.manifest import Manifest
 from modelyard.models.rows import example_request
 from modelyard.testing import FakeClock, StubModel, StubRuntime, version
 
@@ -139,6 +141,50 @@ def test_the_bytes_served_are_the_bytes_published(tmp_path: Path) -> None:
             load_servable(good, folder, StubRuntime(), settings, clock)
         assert refused.value.code == "model_not_ready"
         _stub_folder(tmp_path)
+
+
+class SwappingRuntime(StubRuntime):
+    """Before and after it reads, somebody changes what lies there; `models` lists what it made."""
+
+    def __init__(self, before: Callable[[Path], object], after: Callable[[Path], object]) -> None:
+        self.before, self.after = before, after
+        self.models: list[StubModel] = []
+
+    def load(self, folder: Path, manifest: Manifest, options: Mapping[str, Any]) -> StubModel:
+        """The model of what lies there by then."""
+        self.before(folder)
+        self.models.append(super().load(folder, manifest, options))
+        self.after(folder)
+        return self.models[-1]
+
+
+def _rewrite(content: bytes) -> Callable[[Path], object]:
+    def rewrite(folder: Path) -> None:
+        (folder / "fresh").write_bytes(content)
+        (folder / "fresh").rename(folder / "stub.json")
+
+    return rewrite
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (_rewrite(b'{"k": 9.0}'), _rewrite(b'{"k": 2.0}')),
+        (_rewrite(b'{"k": 9.0}'), lambda folder: None),
+        (lambda folder: (folder / "numpy.py").write_text(""), lambda folder: None),
+    ],
+    ids=["and back", "for good", "beside"],
+)
+def test_what_was_hashed_is_what_was_read(
+    tmp_path: Path, before: Callable[[Path], object], after: Callable[[Path], object]
+) -> None:
+    """P5: a file that becomes another between its hash and its load, also if it is itself again afterwards, or one that
+    is put beside: the model is not given out, and is closed."""
+    runtime, folder = SwappingRuntime(before, after), _stub_folder(tmp_path)
+    with pytest.raises(UnavailableError) as refused:
+        load_servable(version(), folder, runtime, load_settings(data=tmp_path / "data"), SystemClock())
+    assert refused.value.code == "model_not_ready"
+    assert [model.closed for model in runtime.models] == [True]
 
 
 @pytest.mark.parametrize("kind", ["file", "file below", "link", "linked folder"])

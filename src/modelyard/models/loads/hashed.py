@@ -37,20 +37,20 @@ class HashedFiles:
     def sha256(self, path: Path) -> str:
         """The file's SHA-256 (hex); OSError."""
         with path.open("rb") as file:
-            identity = _identity(os.fstat(file.fileno()))
+            identity = identity_of(os.fstat(file.fileno()))
             with self._lock:
                 known, until_s = self._known.get(identity, ("", 0.0))
             if known and self._monotonic() < until_s:
                 return known
             found = hashlib.file_digest(file, "sha256").hexdigest()
             after = os.fstat(file.fileno())
-        if _identity(after) == identity and self._now() - max(after.st_mtime, after.st_ctime) > YOUNG_S:
+        if identity_of(after) == identity and self._now() - max(after.st_mtime, after.st_ctime) > YOUNG_S:
             self._keep(identity, found)
         return found
 
     def remember(self, path: Path, sha256: str) -> None:
         """The caller wrote the file, and hashed what it wrote; nobody else can have it open for writing."""
-        self._keep(_identity(path.lstat()), sha256)
+        self._keep(identity_of(path.lstat()), sha256)
 
     def _keep(self, identity: Identity, sha256: str) -> None:
         if identity[2] < WORTH_BYTES:
@@ -61,7 +61,8 @@ class HashedFiles:
                 del self._known[oldest]
 
 
-def _identity(status: os.stat_result) -> Identity:
+def identity_of(status: os.stat_result) -> Identity:
+    """What becomes another when the file does, or its content."""
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 

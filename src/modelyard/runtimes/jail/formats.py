@@ -49,7 +49,7 @@ class PythonRuntime:
 
     def load(self, folder: Path, manifest: Manifest, options: Mapping[str, Any]) -> JailedModel:
         """The model in its jail; PublishError."""
-        return JailedModel(What(folder, manifest.entry, self.format), JailBounds.of(options), manifest.signature)
+        return JailedModel(What(folder, manifest.entry, self.format), JailBounds.of(options), manifest)
 
 
 class PickleRuntime:
@@ -70,7 +70,7 @@ class PickleRuntime:
     def load(self, folder: Path, manifest: Manifest, options: Mapping[str, Any]) -> JailedModel:
         """The estimator in its jail; PublishError."""
         nonempty(folder / manifest.entry)
-        return JailedModel(What(folder, manifest.entry, self.format), JailBounds.of(options), manifest.signature)
+        return JailedModel(What(folder, manifest.entry, self.format), JailBounds.of(options), manifest)
 
 
 def told_signature(what: What, bounds: JailBounds) -> tuple[Signature, dict[str, str]]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from modelyard.core.errors import CODES, ModelError, ModelyardError, PublishError
 from modelyard.core.types import Array, Signature, Tensors
+from modelyard.models.loads.verified import unnamed, untouched, verify
+from modelyard.models.manifest import Manifest
 from modelyard.runtimes.jail.process import JailBounds, JailProcess, What
 from modelyard.runtimes.refusals import reason
 from modelyard.runtimes.remote.model import DOWN_S, RemoteModel, pause_after
@@ -49,18 +51,33 @@ def _plain(message: str) -> str:
 
 
 class JailedModel(RemoteModel[JailProcess]):
-    """core.types.LoadedModel in a jail, in a process of its own."""
+    """core.types.LoadedModel in a jail, in a process of its own. Each start of the process reads the files, which are
+    held to their hashes again: a jail that died must not come back with other code (P5)."""
 
-    def __init__(self, what: What, bounds: JailBounds, signature: Signature) -> None:
+    def __init__(self, what: What, bounds: JailBounds, manifest: Manifest) -> None:
         self._what = what
         self._jail = bounds
+        self._manifest = manifest
+        signature = manifest.signature
         self._outputs = {spec.name: spec for spec in signature.outputs}
         self._deaths: list[float] = []
         self._down_until_s = 0.0
         super().__init__(signature, bounds)
 
     def _open(self) -> JailProcess:
-        return open_jail(self._what, self._jail, self.signature)[0]
+        if not self._manifest.files:  # a publish check: its manifest comes of it
+            return open_jail(self._what, self._jail, self.signature)[0]
+        process: JailProcess | None = None
+        version, folder = unnamed(self._manifest), self._what.folder
+        try:
+            with untouched(version, folder):
+                verify(version, folder)
+                process, _ = open_jail(self._what, self._jail, self.signature)
+        except BaseException:
+            if process is not None:
+                process.kill()
+            raise
+        return process
 
     def _note_death(self, process: JailProcess | None, error: ModelyardError | None) -> None:
         self._deaths.append(time.monotonic())

@@ -42,6 +42,7 @@ class RemoteModel(ABC, Generic[Process]):
         self._number = 0
         self._starting: threading.Thread | None = None
         self._closed = False
+        self._refusal = ""
         self._process: Process | None = self._open()
 
     @property
@@ -127,8 +128,9 @@ class RemoteModel(ABC, Generic[Process]):
         if self._closed:
             raise ModelError("model_failed", "The model is no longer in memory.")
         self._restart()
+        why = f" It could not be started: {self._refusal}" if self._refusal else ""
         raise UnavailableError(
-            "model_not_ready", "The model's process died and is being started again.", retry_after_s=1.0
+            "model_not_ready", f"The model's process died and is being started again.{why}", retry_after_s=1.0
         )
 
     def _lost(self, error: ModelyardError | None) -> None:
@@ -150,14 +152,14 @@ class RemoteModel(ABC, Generic[Process]):
     def _start(self, pause_s: float) -> None:
         time.sleep(pause_s)
         process: Process | None = None
-        died = False
+        died, refusal = False, ""
         if not self._closed:
             try:
                 process = self._open()
-            except Exception:  # no process or memory to be had is no reason never to try again
-                died = True
+            except Exception as error:  # no process or memory to be had is no reason never to try again
+                died, refusal = True, error.message if isinstance(error, ModelyardError) else ""
         with self._lock:
-            self._starting = None
+            self._starting, self._refusal = None, refusal
             if self._closed and process is not None:
                 process.leave()
             elif died:

@@ -24,7 +24,7 @@ import msgspec
 
 from modelyard.core.errors import ModelyardError
 from modelyard.core.types import DATATYPES, Array, LoadedModel
-from modelyard.models.ports import Version
+from modelyard.models.loads.verified import unnamed, untouched, verify
 from modelyard.runtimes import RUNTIMES
 from modelyard.runtimes.refusals import reason
 from modelyard.runtimes.remote.wire import (
@@ -116,12 +116,11 @@ class Host:
 
     def _loaded(self) -> LoadedModel:
         """Verified here too: a worker may have looked before the files were put right, or after (P5)."""
-        from modelyard.models.load import trim, verify  # brings the codecs, which a first hello need not wait for
+        from modelyard.models.load import trim  # brings the codecs, which a first hello need not wait for
 
         hosted = self._hosted
-        folder = Path(hosted.folder)
-        version = Version("", "", hosted.manifest.digest(), hosted.manifest, 0.0)
-        with ThreadPoolExecutor(1, "verify") as beside:
+        folder, version = Path(hosted.folder), unnamed(hosted.manifest)
+        with untouched(version, folder), ThreadPoolExecutor(1, "verify") as beside:
             verified = beside.submit(verify, version, folder)
             try:
                 loaded = RUNTIMES[hosted.manifest.format].load(folder, hosted.manifest, hosted.options)

@@ -58,7 +58,7 @@ class TorchscriptRuntime:
         _check_installed()
         bounds = JailBounds.of(options)
         what = What(folder, manifest.entry, self.format, {"threads": bounds.threads})
-        return JailedModel(what, bounds, manifest.signature)
+        return JailedModel(what, bounds, manifest)
 
 
 def _check_installed() -> None:
