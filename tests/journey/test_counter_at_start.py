@@ -13,6 +13,7 @@ import pytest
 from server import command
 
 from counterserver.server import CounterServer, counting
+from modelyard.app.server import check_counter
 from modelyard.cli.doctor import examine
 from modelyard.core.errors import SettingsError, UnavailableError
 from modelyard.core.settings import LimitsSettings, load_settings
@@ -135,6 +136,25 @@ def test_a_port_that_cannot_be() -> None:
     with pytest.raises(SettingsError) as found:
         probe(LimitsSettings(url="redis://127.0.0.1:99999"))
     assert "65535" in found.value.message
+
+
+@pytest.mark.parametrize(
+    ("url", "unused"),
+    [("iam://me@cache:6379/c", "password"), ("dynamodb://limits", "password"), ("dynamodb://limits", "tls_ca")],
+)
+def test_a_login_that_nothing_asks_for(url: str, unused: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password, or an authority, beside a URL that takes none: a start ends with one sentence, the doctor says it,
+    and neither repeats it."""
+    monkeypatch.setenv("MODELYARD_LIMITS__URL", url)
+    monkeypatch.setenv(f"MODELYARD_LIMITS__{unused.upper()}", SECRET)
+    with pytest.raises(SettingsError) as raised:
+        check_counter(load_settings(None))
+    assert raised.value.detail["field"] == f"limits.{unused}"
+    (found,) = [one for one in examine(None, {"data": tmp_path / "data", "http.port": 0})[0] if one.name == "limits"]
+    assert str(found.state) == "problem"
+    for said in (raised.value.message, f"{found.said} {found.remedy}"):
+        assert f"limits.{unused}" in said
+        assert SECRET not in said
 
 
 def test_a_start_ends_with_the_sentence(guarded: CounterServer, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ def open_counter(settings: LimitsSettings) -> RemoteCounter | None:
     url = settings.url
     if url is None:
         return None
+    _check_login(url, settings)
     try:
         if url.startswith(DYNAMODB):
             return _in_dynamodb(url.removeprefix(DYNAMODB))
@@ -32,6 +33,22 @@ def open_counter(settings: LimitsSettings) -> RemoteCounter | None:
             field="limits.url",
             expected=f"pip install 'modelyard[{extra}]'",
         ) from None
+
+
+def _check_login(url: str, settings: LimitsSettings) -> None:
+    """A login or an authority that nothing would ask for is somebody's mistake."""
+    unused = "password" if url.startswith((IAM, DYNAMODB)) and settings.password is not None else None
+    if url.startswith(DYNAMODB) and settings.tls_ca is not None:
+        unused = "tls_ca"
+    if unused is not None:
+        kind = DYNAMODB if url.startswith(DYNAMODB) else IAM
+        raise SettingsError(
+            "setting_invalid",
+            f"The setting `limits.{unused}` says nothing beside a `limits.url` that begins with {kind}: remove it, "
+            "AWS's own settings are used there.",
+            field=f"limits.{unused}",
+            expected=f"no limits.{unused}, or a valkey://, redis:// or rediss:// URL",
+        )
 
 
 def _in_valkey(url: str, settings: LimitsSettings) -> RemoteCounter:

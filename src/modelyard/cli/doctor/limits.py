@@ -9,7 +9,7 @@ from modelyard.app.folder import DataFolder
 from modelyard.cli.doctor.config import AREA
 from modelyard.cli.doctor.findings import Finding, State, found, judged
 from modelyard.cli.serve import is_loopback
-from modelyard.core.errors import UnavailableError
+from modelyard.core.errors import SettingsError, UnavailableError
 from modelyard.core.settings import Settings
 from modelyard.storage.counters import probe
 
@@ -24,7 +24,7 @@ def limits(settings: Settings, folder: DataFolder) -> Iterator[Finding]:
         return
     try:
         probe(settings.limits)
-    except UnavailableError as error:
+    except (SettingsError, UnavailableError) as error:
         said, _, remedy = error.message.rstrip(".").partition(": ")
         yield Finding(AREA, "limits", State.PROBLEM, f"{said}.", f"{remedy[:1].upper()}{remedy[1:]}.")
         return

@@ -18,23 +18,30 @@ class ProcessClient:
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
-        self._lock = threading.Lock()
+        self._lock, self._lock_pid = threading.Lock(), os.getpid()
         self._made: Any = None
         self._pid = 0
 
     def get(self) -> Any:
         """The client; it may be used by several threads."""
-        with self._lock:
+        with self._own_lock():
             if self._pid != os.getpid():
                 self._made, self._pid = self._make(), os.getpid()
             return self._made
 
     def close(self) -> None:
         """Closes the connections; the next use makes new ones."""
-        with self._lock:
+        with self._own_lock():
             if self._made is not None and self._pid == os.getpid():
                 self._made.close()
             self._made, self._pid = None, 0
+
+    def _own_lock(self) -> threading.Lock:
+        """This process's: a thread that is not here may have held the other. Two threads that come first may each make
+        a lock, and so a client; the later one stays."""
+        if self._lock_pid != os.getpid():
+            self._lock, self._lock_pid = threading.Lock(), os.getpid()
+        return self._lock
 
 
 def is_private(endpoint: str) -> bool:
