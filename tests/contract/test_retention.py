@@ -162,6 +162,35 @@ def test_a_subject_is_erased(stores: Stores) -> None:
     assert "patient-1" not in repr(stores.audit.page(AuditFilter(), 100, None)), "the certificate does not name it"
 
 
+@pytest.mark.parametrize(("what", "kept"), [({"subject": "patient-1"}, 1), ({}, 1), ({"subject": "patient-2"}, 0)])
+def test_a_hold_keeps_what_was_set_aside_from_an_erasure(stores: Stores, what: dict[str, Any], kept: int) -> None:
+    """Deletion by subject takes nothing set aside that a hold keeps, and counts it as held; another subject's hold
+    keeps nothing of this one. After the release it goes."""
+    fill(stores, 1, subject="patient-1")
+    twice = msgspec.structs.replace(record(0, subject="patient-1"), payload_sha256="f" * 64)
+    assert stores.sink.store([twice], END).quarantined == 1
+    stores.holds.add(Hold("h1", "a case", T0, **what))
+    free = 1 - kept
+    assert msgspec.structs.astuple(stores.erasures.find("patient-1")) == (free, 2 * kept, free)
+    erasure = stores.erasures.register("patient-1", T0 + 100)
+    done = stores.erasures.erase(erasure, "patient-1", 10)
+    assert (done.predictions, done.quarantined) == (free, free)
+    stores.holds.release("h1")
+    assert stores.erasures.erase(erasure, "patient-1", 10).quarantined == kept
+    assert stores.erasures.find("patient-1").quarantined == 0
+
+
+def test_a_hold_keeps_what_waits_in_a_spool_from_an_erasure(stores: Stores) -> None:
+    """A record that a hold matches is stored when it comes out of the spool, though its subject was erased meanwhile;
+    one that it does not match is not."""
+    stores.holds.add(Hold("h1", "a case", T0, client="acme", since=T0 + 2.0, until=T0 + 4.0))
+    stores.erasures.register("patient-1", T0 + 100)
+    batch = [record(n, subject="patient-1", client="acme" if n < 8 else "beta") for n in range(10)]
+    stored = stores.sink.store(batch, END)
+    assert (stored.inserted, stored.erased) == (2, 8)
+    assert ids(stores) == ["p0002", "p0003"]
+
+
 def test_what_comes_out_of_a_spool_later_is_not_stored(stores: Stores) -> None:
     """A record that waited while its subject was erased is dropped, with its outcome; a later one of the same subject
     is a new one and stays."""

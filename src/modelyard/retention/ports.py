@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -88,7 +88,8 @@ class HoldStore(Protocol):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What is stored about a subject: records that can go, records that a hold keeps, and of what was set aside."""
+    """What is stored about a subject: records that can go, what a hold keeps (also of what was set aside), and what was
+    set aside and can go."""
 
     predictions: int
     held: int
@@ -103,11 +104,11 @@ class ErasureStore(Protocol):
 
     def register(self, subject: str, at: float) -> str:
         """From now on a record of this subject that is older than `at` is not stored any more, whenever it comes out
-        of a spool. The erasure's id."""
+        of a spool, unless a hold keeps it. The erasure's id."""
 
     def erase(self, erasure_id: str, subject: str, most: int) -> Deleted:
-        """Deletes at most `most` of the subject's records, with their outcomes, and what was set aside; a certificate
-        goes with each batch that deleted something. None left: `at` is None."""
+        """Deletes at most `most` of the subject's records, with their outcomes, and what was set aside; what a hold
+        keeps stays. A certificate goes with each batch that deleted something. None left: `at` is None."""
 
     def certify(self, erasure_id: str, gone: dict[str, Any]) -> None:
         """Writes the certificate of what was deleted elsewhere: from a file of the archive."""
@@ -183,9 +184,27 @@ class Archive(Protocol):
         """How many records of a subject there are."""
 
 
+_NAMES = ("model", "endpoint", "client", "subject")
+
+
+def keeps(in_force: Iterable[Hold], header: Any) -> bool:
+    """Whether one of the holds keeps a record that is not stored yet (`header`: journal.record.RecordHeader)."""
+    at_us = header.at_ns // 1000
+    return any(
+        all(getattr(hold, name) in (None, getattr(header, name)) for name in _NAMES)
+        and (hold.since is None or at_us >= hold.since * 1e6)
+        and (hold.until is None or at_us < hold.until * 1e6)
+        for hold in in_force
+    )
+
+
+def holds_about(in_force: Iterable[Hold], subject: str) -> list[Hold]:
+    """Those that may keep something of this subject: what was set aside has no column to tell it by."""
+    return [hold for hold in in_force if hold.subject in (None, subject)]
+
+
 def holds(hold: Hold, record: dict[str, Any]) -> bool:
     """Whether a hold keeps a record of the archive, whose `time` is a moment."""
-    names = ("model", "endpoint", "client", "subject")
     at = record["time"].timestamp()
-    named = all(getattr(hold, name) in (None, record[name]) for name in names)
+    named = all(getattr(hold, name) in (None, record[name]) for name in _NAMES)
     return named and (hold.since is None or at >= hold.since) and (hold.until is None or at < hold.until)

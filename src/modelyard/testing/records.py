@@ -25,9 +25,9 @@ from modelyard.journal.ports import (
     Target,
     items_of,
 )
-from modelyard.journal.record import PredictionRecord
+from modelyard.journal.record import PredictionRecord, RecordHeader
 from modelyard.models.manifest import Manifest
-from modelyard.retention.ports import Cutoffs, Deleted, Due, Found, Hold
+from modelyard.retention.ports import Cutoffs, Deleted, Due, Found, Hold, keeps
 from modelyard.storage import refusals
 from modelyard.storage.prediction_row import (
     AT,
@@ -59,13 +59,14 @@ class MemoryRecordSink:
         self.records: dict[str, PredictionRecord] = {}
         self.quarantined: list[PredictionRecord] = []
         self.erasures: list[tuple[str, float]] = []
+        self.holds: dict[str, Hold] = {}
 
     def store(self, records: Sequence[PredictionRecord], position: SpoolPosition | None) -> StoredBatch:
         """Stores a batch and the position behind it."""
         inserted = quarantined = erased = 0
         with self._lock:
             for record in records:
-                if any(record.header.subject == who and record.header.at_ns <= at * 1e9 for who, at in self.erasures):
+                if self._is_erased(record.header) and not keeps(self.holds.values(), record.header):
                     erased += 1
                     continue
                 row = to_row(record)
@@ -79,6 +80,9 @@ class MemoryRecordSink:
             if position is not None:
                 self._positions[position.file] = position.offset
         return StoredBatch(inserted, len(records) - inserted - quarantined - erased, quarantined, erased)
+
+    def _is_erased(self, header: RecordHeader) -> bool:
+        return any(header.subject == who and header.at_ns <= at * 1e9 for who, at in self.erasures)
 
     def position(self, file: str) -> int:
         """Offset to go on from; 0 for an unknown file."""
@@ -272,7 +276,7 @@ class MemoryRetention:
         self._sink = sink
         self._outcomes = outcomes
         self._record = record
-        self._holds: dict[str, Hold] = {}
+        self._holds = sink.holds
         self.leases = MemoryLeases()
         self._swept: float | None = None
 
@@ -329,7 +333,9 @@ class MemoryRetention:
         """What is there."""
         mine = [row for row in self._sink.rows.values() if row[_SUBJECT] == subject]
         held = sum(map(self._held, mine))
-        return Found(len(mine) - held, held, sum(one.header.subject == subject for one in self._sink.quarantined))
+        aside = [one for one in self._sink.quarantined if one.header.subject == subject]
+        kept = sum(keeps(self._holds.values(), one.header) for one in aside)
+        return Found(len(mine) - held, held + kept, len(aside) - kept)
 
     def register(self, subject: str, at: float) -> str:
         """What comes later and is older is not stored."""
@@ -343,7 +349,8 @@ class MemoryRetention:
         rows = [r for r in self._sink.rows.values() if r[_SUBJECT] == subject and r[AT] <= before]
         ids = [row[0] for row in rows if not self._held(row)][:most]
         outcomes = self.drop(ids)
-        aside = [one for one in self._sink.quarantined if one.header.subject == subject]
+        mine = (one for one in self._sink.quarantined if one.header.subject == subject)
+        aside = [one for one in mine if not keeps(self._holds.values(), one.header)]
         self._sink.quarantined = [one for one in self._sink.quarantined if one not in aside]
         if ids or aside:
             gone = {"predictions": len(ids), "outcomes": outcomes, "quarantined": len(aside)}

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from modelyard.core.types import Signature
 from modelyard.journal.ports import SpoolPosition, StoredBatch
 from modelyard.journal.record import PredictionRecord
+from modelyard.retention.ports import keeps
 from modelyard.storage.dynamodb.attributes import Item, Key, key_of
 from modelyard.storage.dynamodb.metadata.registry import read_manifests
 from modelyard.storage.dynamodb.metadata.transactions import Metadata
@@ -145,9 +146,15 @@ class DynamoRecordSink:
         named = [record.header.at_ns // 1000 for record in records if record.header.subject]
         return erasures_since(self._metadata, min(named)) if named else []
 
+    def _erased(self, records: Sequence[PredictionRecord], erasures: Sequence[Erasure]) -> list[PredictionRecord]:
+        """Those that an erasure hits and no hold keeps."""
+        hit = [record for record in records if any(erasure.hits(record.header) for erasure in erasures)]
+        holds = read_holds(self._metadata) if hit else []
+        return [record for record in hit if not keeps(holds, record.header)]
+
     def _without(self, records: Sequence[PredictionRecord], erasures: Sequence[Erasure]) -> list[PredictionRecord]:
         """The records without those whose subject was erased after they were made: they waited in a spool."""
-        gone = [record for record in records if any(erasure.hits(record.header) for erasure in erasures)]
+        gone = self._erased(records, erasures)
         if not gone:
             return list(records)
         self._forget(gone)
@@ -180,10 +187,7 @@ class DynamoRecordSink:
         """An erasure that was registered while these were stored saw nothing of them: one of the two sees the
         other."""
         more = [erasure for erasure in self._erasures(new) if erasure not in known]
-        hit = [
-            (record.header.id, item)
-            for record, item in zip(new, stored, strict=True)
-            if any(erasure.hits(record.header) for erasure in more)
-        ]
+        gone = {record.header.id for record in self._erased(new, more)}
+        hit = [(record.header.id, item) for record, item in zip(new, stored, strict=True) if record.header.id in gone]
         self._requests.write_many(self._table, deletes=[key for _, item in hit for key in keys_of_record(item)])
         return {one for one, _ in hit}

@@ -8,12 +8,12 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, select, true
 
 from modelyard.audit.vocabulary import AuditAction
 from modelyard.core.errors import InternalError
 from modelyard.journal.record import PredictionRecord
-from modelyard.retention.ports import Deleted, Found
+from modelyard.retention.ports import Deleted, Found, Hold, holds_about, keeps
 from modelyard.storage.prediction_row import microseconds, time_text
 from modelyard.storage.sql import schema
 from modelyard.storage.sql.analytics.pending import note_changes
@@ -41,12 +41,15 @@ class SqlErasureStore:
         """What is there."""
         with self._database.survey() as connection:
             mine = and_(_P.subject == subject, schema.HAS_SUBJECT)
-            kept = held_by(read_holds(connection), schema.predictions)
+            holds = read_holds(connection)
+            kept = held_by(holds, schema.predictions)
             counted = select(func.count()).select_from(schema.predictions)
+            aside = len(_set_aside(connection, subject, _free(holds, subject)))
+            held_aside = len(_set_aside(connection, subject)) - aside if holds else 0
             return Found(
                 int(connection.execute(counted.where(mine, ~kept)).scalar_one()),
-                int(connection.execute(counted.where(mine, kept)).scalar_one()),
-                len(_set_aside(connection, subject)),
+                int(connection.execute(counted.where(mine, kept)).scalar_one()) + held_aside,
+                aside,
             )
 
     def register(self, subject: str, at: float) -> str:
@@ -66,13 +69,14 @@ class SqlErasureStore:
             before = connection.scalar(select(_E.at).where(_E.id == erasure_id))
             if before is None:
                 raise InternalError("internal", "The erasure was not registered.")
-            kept = held_by(read_holds(connection), schema.predictions)
+            holds = read_holds(connection)
+            kept = held_by(holds, schema.predictions)
             wanted = select(_P.id, _P.at).where(_P.subject == subject, schema.HAS_SUBJECT, _P.at <= before, ~kept)
             rows = connection.execute(wanted.order_by(_P.at).limit(most)).all()
             ids = [row.id for row in rows]
             outcomes = delete_records(connection, ids)
             note_changes(connection, [row.at for row in rows])
-            aside = _set_aside(connection, subject)
+            aside = _set_aside(connection, subject, _free(holds, subject))
             for one, payload in aside:
                 connection.execute(
                     delete(schema.quarantined_predictions).where(_Q.id == one, _Q.payload_sha256 == payload)
@@ -95,14 +99,19 @@ def _digest(salt: bytes, subject: str) -> bytes:
     return hashlib.sha256(salt + subject.encode("utf-8", "surrogatepass")).digest()
 
 
-def _set_aside(connection: Connection, subject: str) -> list[tuple[str, str]]:
+def _free(holds: Sequence[Hold], subject: str) -> ColumnElement[bool]:
+    """What was set aside and, if it is about this subject, no hold keeps."""
+    return ~held_by(holds_about(holds, subject), schema.quarantined_predictions)
+
+
+def _set_aside(connection: Connection, subject: str, free: ColumnElement[bool] | None = None) -> list[tuple[str, str]]:
     """Keys of what was set aside about a subject. It is packed, and there is little of it: all of it is read."""
     found: list[tuple[str, str]] = []
     place = ("", "")
     while True:
         wanted = select(_Q.id, _Q.payload_sha256, _Q.record).order_by(_Q.id, _Q.payload_sha256).limit(_PER_PAGE)
         behind = (_Q.id > place[0]) | and_(_Q.id == place[0], _Q.payload_sha256 > place[1])
-        rows = connection.execute(wanted.where(behind)).all()
+        rows = connection.execute(wanted.where(behind, true() if free is None else free)).all()
         found += [(row[0], row[1]) for row in rows if unpacked(row[2]).get("subject") == subject]
         if len(rows) < _PER_PAGE:
             return found
@@ -110,7 +119,8 @@ def _set_aside(connection: Connection, subject: str) -> list[tuple[str, str]]:
 
 
 def without_erased(connection: Connection, records: Sequence[PredictionRecord]) -> list[PredictionRecord]:
-    """The records without those whose subject was erased after they were made: they waited in a spool meanwhile."""
+    """The records without those whose subject was erased after they were made, and that no hold keeps: they waited in a
+    spool meanwhile."""
     named = [record.header.at_ns // 1000 for record in records if record.header.subject]
     if not named:
         return list(records)
@@ -118,7 +128,10 @@ def without_erased(connection: Connection, records: Sequence[PredictionRecord]) 
     erasures = connection.execute(wanted).all()
     if not erasures:
         return list(records)
-    kept = [record for record in records if not any(_hits(record, *erasure) for erasure in erasures)]
+    hit = [record for record in records if any(_hits(record, *erasure) for erasure in erasures)]
+    holds = read_holds(connection) if hit else []
+    erased = {id(record) for record in hit if not keeps(holds, record.header)}
+    kept = [record for record in records if id(record) not in erased]
     if len(kept) < len(records):
         stored = {record.header.id for record in kept}
         gone = [record.header.id for record in records if record.header.id not in stored]

@@ -12,7 +12,7 @@ import msgspec
 
 from modelyard.audit.vocabulary import AuditAction
 from modelyard.core.errors import InternalError
-from modelyard.retention.ports import Deleted, Found
+from modelyard.retention.ports import Deleted, Found, holds_about
 from modelyard.storage.dynamodb.attributes import Item, Key, ordered
 from modelyard.storage.dynamodb.metadata.trail import AuditTrail
 from modelyard.storage.dynamodb.metadata.transactions import Metadata, Transaction
@@ -47,7 +47,8 @@ class DynamoErasureStore:
         """What is there."""
         holds = read_holds(self._metadata)
         kept = [held_by(holds, item) for item in self._records(subject, 2**63 - 1)]
-        return Found(len(kept) - sum(kept), sum(kept), len(self._asides(subject)))
+        aside = len(self._asides(subject))
+        return Found(len(kept) - sum(kept), sum(kept) + len(self._all_asides(subject)) - aside, aside)
 
     def register(self, subject: str, at: float) -> str:
         """What comes out of a spool later, and is older than `at`, is not stored."""
@@ -108,6 +109,12 @@ class DynamoErasureStore:
             yield from (found[key] for key in keys if key in found)
 
     def _asides(self, subject: str) -> list[Item]:
+        """What was set aside about the subject and no hold keeps."""
+        found = self._all_asides(subject)
+        holds = holds_about(read_holds(self._metadata), subject) if found else []
+        return [item for item in found if not held_by(holds, item)]
+
+    def _all_asides(self, subject: str) -> list[Item]:
         """What was set aside about the subject."""
         if not subject:
             return []
