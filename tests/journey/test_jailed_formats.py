@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from server import RunningServer, until
+from server import RunningServer, command, until
 
+import modelsigners
 from modelyard.models.archive import pack_folder
 from modelyard.models.signing import keys
 from modelyard.models.signing.statement import SIGNATURE_FILE, sign
 from modelyard.models.stage import hash_folder
 
 KEY = keys.key_from_seed(bytes(32))
-SETTINGS = {
-    "models.unsafe_formats": '["pickle", "python"]',
-    "models.trusted_signers": json.dumps([keys.public_line(keys.public_bytes(KEY))]),
-}
+BUNDLER, ROOT = modelsigners.key("P-384"), modelsigners.authority()
+TRUSTED = [keys.public_line(keys.public_bytes(KEY)), modelsigners.public_pem(BUNDLER), ROOT.pem]
+SETTINGS = {"models.unsafe_formats": '["pickle", "python"]', "models.trusted_signers": json.dumps(TRUSTED)}
 CLASS = """
 import numpy as np
 
@@ -190,3 +190,44 @@ def test_a_good_program_answers_as_at_home(jailing: RunningServer, tmp_path: Pat
         found = np.concatenate([each[output] for each in alone])
         np.testing.assert_allclose(found, expected[:3], rtol=1e-9, atol=1e-12)
     until(lambda: jailing.count(model=name) == 4, what="the log")
+
+
+def _by_command(server: RunningServer, model: str, folder: Path) -> Any:
+    """Publishes the folder on the command line; the version's view."""
+    remote = ("--version", "1", "--server", server.url, "--key", server.key, "--json")
+    done = command("publish", model, folder, *remote)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(("method", "name"), [("openssf-key", "python"), ("openssf-certificate", "joblib")])
+def test_a_program_that_openssf_s_own_tool_signed(
+    jailing: RunningServer, tmp_path: Path, method: str, name: str
+) -> None:
+    """A bundle of somebody else is refused with signer_unknown, one that lacks a file with signature_invalid. One of a
+    trusted key (over HTTP) or certificate (on the command line, which sends it over HTTP) is a signature: published,
+    loaded in its jail, asked; view and audit log name the signer, the method and the authority."""
+    form, make = MAKERS[name]
+    held, answers = make(tmp_path)
+    modelsigners.sign(tmp_path, modelsigners.key())
+    refused = _publish(jailing, method, tmp_path)
+    assert (refused.status, refused.json["code"]) == (422, "signer_unknown"), refused.body
+    by_key = method == "openssf-key"
+    modelsigners.sign(tmp_path, BUNDLER if by_key else modelsigners.Certified(ROOT))
+    (tmp_path / "added.py").write_text("")
+    refused = _publish(jailing, method, tmp_path)
+    assert (refused.status, refused.json["code"]) == (422, "signature_invalid"), refused.body
+    assert "`added.py` is not covered" in refused.json["error"]
+    (tmp_path / "added.py").unlink()
+    made = _publish(jailing, method, tmp_path).json if by_key else _by_command(jailing, method, tmp_path)
+    assert (made["format"], made["signing"]["trusted"], made["signing"]["method"]) == (form, True, method)
+    ready = f"/v2/models/{method}/versions/1/ready"
+    until(lambda: jailing.ask("GET", ready).status == 200, 30, f"{method} being loaded")
+    found = _infer(jailing, method, held)
+    for output, expected in answers.items():
+        np.testing.assert_allclose(found[output], expected, rtol=1e-9, atol=1e-12)
+    events = jailing.ask("GET", f"/v1/audit?action=version:publish&subject=version:{method}/1").json["events"]
+    after = events[0]["after"]
+    assert (after["signer"], after["signing_method"]) == (made["signing"]["signer"], method)
+    assert after.get("signing_authority") == made["signing"]["authority"]
+    assert (made["signing"]["authority"] is None) == by_key

@@ -13,6 +13,8 @@ from modelyard.cli.terminal.waterfall import print_waterfall
 
 HELD_BY = {"worker": "each worker", "shared_process": "one process for all workers", "jail": "a jail in each worker"}
 """What a running server says of a version's memory."""
+SIGNED_BY = {"openssf-key": " (OpenSSF bundle)", "openssf-certificate": " (OpenSSF bundle, by certificate)"}
+"""How a version was signed, where not by `modelyard.sig`."""
 
 app = typer.Typer(no_args_is_help=True, help="Show models and versions.")
 
@@ -76,7 +78,8 @@ def _signer(signing: dict[str, Any]) -> str:
     """Who signed, and whether that counts; nothing of an unsigned version."""
     if signing["signer"] is None:
         return ""
-    return f"{signing['signer']}{'' if signing['trusted'] else ' (not trusted here)'}"
+    how = SIGNED_BY.get(signing["method"], "")
+    return f"{signing['signer']}{how}{'' if signing['trusted'] else ' (not trusted here)'}"
 
 
 def _tensor(spec: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from modelyard.cli.backends import backend, data_folder
 from modelyard.cli.models import print_version
-from modelyard.cli.signing.files import signature_path, signed_source
+from modelyard.cli.signing.files import is_signed, signed_source
 from modelyard.cli.terminal.files import read_json_object
 from modelyard.cli.terminal.options import AsJson, Data, KeyText, Server
 from modelyard.cli.terminal.output import print_json, progress, say
@@ -62,8 +62,7 @@ def check_source(source: Path) -> None:
 
 def _check_sign(source: Path, key: Path | None, metrics: Path | None, example: Path | None) -> None:
     """CommandError("usage_invalid") where something would travel beside what is signed."""
-    signed = key is not None or signature_path(source).is_file()
-    if signed and (metrics or example):
+    if (key is not None or is_signed(source)) and (metrics or example):
         raise CommandError(
             "usage_invalid",
             f"What is signed comes as it is: say metrics and example in `{OVERRIDES_FILE}`, then they are signed too.",

@@ -24,7 +24,7 @@ class ModelsSettings(Section):
     trusted_types: tuple[str, ...] = Field((), description="Types that a skops file may hold beyond the safe ones.")
     require_signature: bool = Field(False, description="Only versions of trusted signers are published and loaded.")
     trusted_signers: tuple[str, ...] = Field(
-        (), description="Public keys (Ed25519) of who may sign versions: PEM, `ed25519:BASE64`, or a file with either."
+        (), description="Public keys and certificates of who may sign versions: PEM, `ed25519:BASE64`, or a file of it."
     )
     unsafe_formats: tuple[Literal["python", "pickle"], ...] = Field(
         (), description="Formats whose files are programs, allowed from trusted signers, in a jail: `python`, `pickle`."

@@ -101,7 +101,7 @@ def _parsed(
             checked = beside.submit(check)
             if not _is_verified_beside(manifest, folder, size):
                 checked.result()
-            _permit(manifest, Trust.of(settings.models).examine_folder(folder, manifest.files), settings)
+            _permit(manifest, Trust.of(settings.models).examine_version(folder, manifest), settings)
             try:
                 with steps.step("parse", size):
                     loaded = runtime.load(folder, manifest, options)

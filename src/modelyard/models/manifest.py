@@ -24,8 +24,10 @@ class Manifest(msgspec.Struct, frozen=True):
 
     `example` is a request in the Open Inference Protocol's JSON form; `metrics` are the owner's training metrics;
     `provenance` is free text by name; `redaction` names the columns whose values the log must not hold, alone or each
-    with its rule (core/redaction.py). `signer` is the id of the key that signed the files (models/signing); a manifest
-    without one has no such field, and the digest that it had before there were any.
+    with its rule (core/redaction.py). `signer` is the id of the key that signed the files (models/signing). Of a
+    bundle of OpenSSF model signing `signing_method` says which kind, and `signing_authority` is the id of the key of
+    the trusted certificate behind it. A manifest without one has no such field, and the digest that it had before
+    there were any.
     """
 
     format: str
@@ -39,6 +41,8 @@ class Manifest(msgspec.Struct, frozen=True):
     redaction: tuple[str, ...] | Mapping[str, str] = ()
     schema: int = 1
     signer: str | msgspec.UnsetType = msgspec.UNSET
+    signing_method: str | msgspec.UnsetType = msgspec.UNSET
+    signing_authority: str | msgspec.UnsetType = msgspec.UNSET
 
     def digest(self) -> str:
         """SHA-256 (hex) over the canonical JSON of the manifest; names the version's content."""

@@ -29,7 +29,7 @@ from modelyard.models.manifest import FileEntry, Manifest
 from modelyard.models.ports import ArtifactStore, Registry, Version
 from modelyard.models.report import Check, CheckOptions, CheckReport, Overrides, jail_bounds
 from modelyard.models.signing.statement import OVERRIDES_FILE as OVERRIDES
-from modelyard.models.signing.statement import SIGNATURE_FILE, named_content
+from modelyard.models.signing.statement import named_content
 from modelyard.models.signing.trust import Signed, Trust
 from modelyard.models.stage import RESERVED, stage_file, stage_folder
 from modelyard.telemetry.logs import emit
@@ -135,7 +135,9 @@ class Publisher:
             return PublishResult(known, False)
         report = self._check(folder, self._options(overrides, staged.signed))
         check_redaction(report.signature, overrides.redaction)
-        files, entry = _settle_name(folder, staged.files, report)
+        # A bundle names its files: there a file alone keeps the name that was signed.
+        named = staged.signed.method is not None
+        files, entry = (staged.files, report.entry) if named else _settle_name(folder, staged.files, report)
         for name, content in staged.contents.items():
             (folder / name).write_bytes(content)
         manifest = _manifest(report, [*files, *staged.beside], entry, overrides, staged.signed)
@@ -159,14 +161,14 @@ class Publisher:
             files = [stage_file(source, folder, name, bound)]
             return _Staged(files, Overrides(), signed=self._trust.examine(None, files))
         files = stage_folder(source, folder, bound)
-        signed = self._trust.examine_folder(folder, files)
+        signed = self._trust.examine_folder(folder, files, self._clock.now())
         overrides = read_overrides(folder / OVERRIDES)
-        kept = (OVERRIDES, SIGNATURE_FILE) if signed.signer is not None else ()
+        kept = (OVERRIDES, signed.file) if signed.file is not None else ()
         beside = tuple(entry for entry in files if entry.path in kept)
         contents = {entry.path: (folder / entry.path).read_bytes() for entry in beside}
-        for name in (OVERRIDES, SIGNATURE_FILE):
+        for name in (OVERRIDES, *kept):
             (folder / name).unlink(missing_ok=True)
-        own = [entry for entry in files if entry.path not in (OVERRIDES, SIGNATURE_FILE)]
+        own = [entry for entry in files if entry.path not in (OVERRIDES, *kept)]
         return _Staged(own, overrides, beside, contents, signed)
 
     def _known(self, model: str, version: str | None, files: list[FileEntry]) -> Version | None:
@@ -306,5 +308,11 @@ def _manifest(
         provenance={**report.provenance, **overrides.provenance},
         limits=overrides.limits,
         redaction=overrides.redaction,
-        signer=msgspec.UNSET if signed.signer is None else signed.signer,
+        signer=_known(signed.signer),
+        signing_method=_known(signed.method),
+        signing_authority=_known(signed.authority),
     )
+
+
+def _known(text: str | None) -> str | msgspec.UnsetType:
+    return msgspec.UNSET if text is None else text

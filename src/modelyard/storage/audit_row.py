@@ -84,10 +84,12 @@ def key_facts(key: Key) -> dict[str, Any]:
 
 
 def version_facts(version: Version) -> dict[str, Any]:
-    """What is recorded of a version: its digest stands for all of it; `signer` only of a signed one."""
+    """What is recorded of a version: its digest stands for all of it; `signer` only of a signed one, how it was signed
+    only of a bundle's."""
     manifest = version.manifest
-    signer = {"signer": manifest.signer} if isinstance(manifest.signer, str) else {}
-    return signer | {
+    names = ("signer", "signing_method", "signing_authority")
+    signing = {name: getattr(manifest, name) for name in names if isinstance(getattr(manifest, name), str)}
+    return signing | {
         "model": version.model,
         "version": version.version,
         "format": manifest.format,

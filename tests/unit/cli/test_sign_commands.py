@@ -11,6 +11,7 @@ import pytest
 from cli_support import Run, parsed
 from typer.testing import CliRunner, Result
 
+import modelsigners
 from modelyard.cli.main import app
 from modelyard.core.errors import CommandError, ModelyardError
 
@@ -74,7 +75,9 @@ def test_signed_here_published_there(
         made = parsed(alone("sign", str(source), "--key", signer["private_key"], "--json"))
         assert made["signer"] == signer["signer"]
     published = parsed(run("publish", "tree", str(source), *more, "--json"))
-    assert published["signing"] == {"signer": signer["signer"], "trusted": True}
+    checked_at = published["created_at"]
+    said = {"signer": signer["signer"], "trusted": True, "method": "ed25519", "authority": None}
+    assert published["signing"] == {**said, "checked_at": checked_at}
     assert published["metrics"] == ({"accuracy": 0.9} if form == "folder" else {})
     assert signer["signer"] in run("models", "show", "tree", "--version", "1").stdout
     monkeypatch.setenv("MODELYARD_MODELS__REQUIRE_SIGNATURE", "false")
@@ -110,3 +113,45 @@ def test_what_cannot_be_signed_or_published_says_why(
     assert _code(run("publish", "tree", str(model), "--sign", key)) == "signer_unknown"
     assert _code(run("publish", "tree", str(model / "model.onnx"))) == "signature_missing"
     assert parsed(run("models", "list", "--json")) == {"models": []}
+
+
+@pytest.mark.parametrize("form", ["folder", "file"])
+def test_what_openssf_s_own_tool_signed(
+    form: str, model: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder with its bundle, or a file with one beside it: checked before, published, and shown with the method;
+    `signer show` names the same key; words beside it are refused."""
+    bundler = modelsigners.key()
+    public = tmp_path / "bundler.pub"
+    public.write_text(modelsigners.public_pem(bundler))
+    source = model if form == "folder" else model / "model.onnx"
+    modelsigners.sign(source, bundler, None if form == "folder" else model / "model.onnx.sig")
+    checked = parsed(alone("signer", "check", str(source), "--trusted", str(public), "--json"))
+    shown = parsed(alone("signer", "show", str(public), "--json"))
+    assert checked == {"signer": shown["signer"], "method": "openssf-key", "authority": None}
+    assert "openssf-key" in alone("signer", "check", str(source), "--trusted", str(public)).stdout
+    words = str(model / "modelyard.json")
+    assert _code(run("publish", "tree", str(source), "--metrics", words)) == "usage_invalid"
+    monkeypatch.setenv("MODELYARD_MODELS__REQUIRE_SIGNATURE", "true")
+    monkeypatch.setenv("MODELYARD_MODELS__TRUSTED_SIGNERS", json.dumps([shown["trusted_signers"]]))
+    published = parsed(run("publish", "tree", str(source), "--json"))
+    assert (published["signing"]["signer"], published["signing"]["method"]) == (shown["signer"], "openssf-key")
+    assert "(OpenSSF bundle)" in run("models", "show", "tree", "--version", "1").stdout
+
+
+def test_checks_of_signatures(signer: dict[str, Any], model: Path, tmp_path: Path) -> None:
+    """Of nobody, of an Ed25519 key, of another's, of an authority: what a server would say."""
+    check = ("signer", "check", str(model), "--trusted")
+    assert _code(alone(*check, signer["public_key"])) == "signature_missing"
+    assert alone("sign", str(model), "--key", signer["private_key"]).exit_code == 0
+    assert parsed(alone(*check, signer["public_key"], "--json"))["method"] == "ed25519"
+    (model / "modelyard.sig").unlink()
+    root = modelsigners.authority()
+    (tmp_path / "root.pem").write_text(root.pem)
+    modelsigners.sign(model, modelsigners.Certified(root))
+    assert _code(alone(*check, signer["public_key"])) == "signer_unknown"
+    shown = parsed(alone("signer", "show", str(tmp_path / "root.pem"), "--json"))
+    assert parsed(alone(*check, str(tmp_path / "root.pem"), "--json"))["authority"] == shown["signer"]
+    assert "models.trusted_signers" in alone("signer", "show", str(tmp_path / "root.pem")).stdout
+    (model / "more").write_text("")
+    assert _code(alone(*check, str(tmp_path / "root.pem"))) == "signature_invalid"

@@ -19,7 +19,8 @@ from modelyard.models.manifest import FileEntry, Manifest
 from modelyard.models.ports import Version
 from modelyard.models.signing import keys
 from modelyard.models.signing.statement import SIGNATURE_FILE, SignatureFile, sign, signed_digest, signers
-from modelyard.models.signing.trust import Trust, trusted_ids
+from modelyard.models.signing.trust import Trust
+from modelyard.models.signing.trusted import trusted_ids
 from modelyard.models.stage import hash_folder
 from modelyard.storage.audit_row import version_facts
 from modelyard.testing import StubRuntime, version_folder

@@ -51,7 +51,7 @@ from modelyard.http.resource.keys import (
 from modelyard.http.services import admit_traffic, revive, unhealthy_among
 from modelyard.journal.ports import RecordLog
 from modelyard.journal.spool import spool_bytes
-from modelyard.models.signing.trust import trusted_ids
+from modelyard.models.signing.trusted import trusted_ids
 from modelyard.telemetry.logs import configure_logging
 
 LARGE_SPOOL_BYTES = 32 * 1024 * 1024

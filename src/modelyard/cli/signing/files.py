@@ -14,6 +14,8 @@ from modelyard.core.errors import CommandError
 from modelyard.core.settings import ModelsSettings
 from modelyard.models.manifest import FileEntry
 from modelyard.models.signing.keys import MAX_PEM_BYTES, read_private
+from modelyard.models.signing.openssf.bundle import is_bundle
+from modelyard.models.signing.openssf.coverage import BUNDLE_FILE
 from modelyard.models.signing.statement import SIGNATURE_FILE, sign
 from modelyard.models.stage import hash_file, hash_folder
 
@@ -45,6 +47,11 @@ def private_key(path: Path) -> Ed25519PrivateKey:
 def signature_path(source: Path) -> Path:
     """Where the signature of a file or folder is kept."""
     return source / SIGNATURE_FILE if source.is_dir() else source.with_name(source.name + SUFFIX)
+
+
+def is_signed(source: Path) -> bool:
+    """Whether a signature or a bundle lies in the folder, or beside the file."""
+    return signature_path(source).is_file() or (source.is_dir() and (source / BUNDLE_FILE).is_file())
 
 
 def make_signature(source: Path, key: Ed25519PrivateKey) -> bytes:
@@ -89,6 +96,7 @@ def signed_source(source: Path, key_file: Path | None) -> Iterator[Path]:
         else:
             copy.mkdir()
             shutil.copyfile(source, copy / source.name)
-        (copy / SIGNATURE_FILE).unlink(missing_ok=True)
-        (copy / SIGNATURE_FILE).write_bytes(content)
+        place = copy / (BUNDLE_FILE if is_bundle(content) else SIGNATURE_FILE)
+        place.unlink(missing_ok=True)
+        place.write_bytes(content)
         yield copy

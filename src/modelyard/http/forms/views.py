@@ -49,9 +49,23 @@ def version_view(version: Version, trusted: Collection[str] = ()) -> Json:
     """All that is known of a version; `trusted` are the ids of the keys whose signatures count here."""
     manifest: Json = msgspec.to_builtins(version.manifest)
     named = ("entry", "files", "signature", "example", "metrics", "provenance", "limits", "redaction")
-    signer = manifest.get("signer")
-    signing = {"signer": signer, "trusted": signer in trusted}
-    return version_summary(version) | {name: manifest[name] for name in named} | {"signing": signing}
+    return (
+        version_summary(version)
+        | {name: manifest[name] for name in named}
+        | {"signing": _signing(manifest, trusted, version.created_at)}
+    )
+
+
+def _signing(manifest: Json, trusted: Collection[str], published_at: float) -> Json:
+    """Who signed, how, whether that counts, and when it was checked first; every load checks it again."""
+    signer, authority = manifest.get("signer"), manifest.get("signing_authority")
+    return {
+        "signer": signer,
+        "trusted": signer in trusted or authority in trusted,
+        "method": None if signer is None else manifest.get("signing_method", "ed25519"),
+        "authority": authority,
+        "checked_at": None if signer is None else time_text(published_at),
+    }
 
 
 def model_summary(

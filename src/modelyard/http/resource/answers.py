@@ -74,7 +74,14 @@ class SigningAnswer(Answer):
     """Who signed a version. That the signature holds is checked at the publish and at every load."""
 
     signer: str | None = Field(description="SHA-256 of the public key in DER; null: not signed.")
-    trusted: bool = Field(description="Whether `models.trusted_signers` names the key now.")
+    trusted: bool = Field(description="Whether `models.trusted_signers` names the key, or its authority's, now.")
+    method: Literal["ed25519", "openssf-key", "openssf-certificate"] | None = Field(
+        description="`modelyard.sig`, or an OpenSSF bundle of a key or a certificate; null: not signed."
+    )
+    authority: str | None = Field(
+        description="SHA-256 of the key of the trusted certificate that vouched at the publish."
+    )
+    checked_at: Time | None = Field(description="When it was published.")
 
 
 class VersionAnswer(VersionLine):

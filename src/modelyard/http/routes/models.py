@@ -28,7 +28,7 @@ from modelyard.http.routes.gate import Caller, JsonResponse, RouteTable, Wired, 
 from modelyard.http.routes.oip import Table
 from modelyard.http.services import Services, revive, unhealthy_among
 from modelyard.models.ports import Version, holder
-from modelyard.models.signing.trust import trusted_ids
+from modelyard.models.signing.trusted import trusted_ids
 from modelyard.routing.ports import Endpoint
 from modelyard.routing.table import RoutingTable
 

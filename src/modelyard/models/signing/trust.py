@@ -1,48 +1,59 @@
-"""Whose signature counts here: the keys of `models.trusted_signers`, and what is asked of a version."""
+"""Whose signature counts here: those of `models.trusted_signers`, and what is asked of a version.
+
+A version is signed by its `modelyard.sig` or, where it has none, by its `model.sig`, a bundle of OpenSSF model signing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 
 import msgspec
 
 from modelyard.core.errors import PublishError, SettingsError
 from modelyard.core.settings import ModelsSettings
-from modelyard.models.manifest import FileEntry
-from modelyard.models.signing.keys import LINE, MAX_PEM_BYTES, key_id, read_public
+from modelyard.models.manifest import FileEntry, Manifest
+from modelyard.models.signing.openssf.bundle import MAX_BUNDLE_BYTES, examine_bundle, refused
+from modelyard.models.signing.openssf.coverage import BUNDLE_FILE
 from modelyard.models.signing.statement import MAX_SIGNATURE_BYTES, SIGNATURE_FILE, signers
-
-BEGINNING = "-----BEGIN"
+from modelyard.models.signing.trusted import TrustedSigners, trusted_signers
 
 
 class Signed(msgspec.Struct, frozen=True):
     """What was found of a version's signature: the id of the key that counts (None: it is not signed), and whether this
-    installation trusts it."""
+    installation trusts it. `method` and `authority` are of bundles alone (models/signing/openssf)."""
 
     signer: str | None = None
     trusted: bool = False
+    method: str | None = None
+    authority: str | None = None
+
+    @property
+    def file(self) -> str | None:
+        """The file of the version that holds the signature."""
+        if self.signer is None:
+            return None
+        return SIGNATURE_FILE if self.method is None else BUNDLE_FILE
 
 
 class Trust:
-    """The keys that are trusted, by id, and whether every version must be signed by one of them."""
+    """Those who are trusted, and whether every version must be signed by one of them."""
 
-    def __init__(self, trusted: Iterable[str] = (), required: bool = False) -> None:
-        self.trusted = frozenset(trusted)
+    def __init__(self, trusted: TrustedSigners | Iterable[str] = (), required: bool = False) -> None:
+        self._known = trusted if isinstance(trusted, TrustedSigners) else TrustedSigners(frozenset(trusted))
         self._required = required
 
     @classmethod
     def of(cls, models: ModelsSettings) -> Trust:
         """As the settings say; SettingsError("setting_invalid") for a key that cannot be read, or where signatures
         are required and no signer is trusted."""
-        trusted = trusted_ids(models.trusted_signers)
-        if models.require_signature and not trusted:
+        trusted = trusted_signers(models.trusted_signers)
+        if models.require_signature and not trusted.ids:
             raise SettingsError(
                 "setting_invalid",
                 "models.require_signature is on, but models.trusted_signers names nobody.",
                 field="models.trusted_signers",
-                expected="at least one public key",
+                expected="at least one public key or certificate",
             )
         return cls(trusted, models.require_signature)
 
@@ -54,16 +65,37 @@ class Trust:
                 raise missing("models.require_signature is on")
             return Signed()
         found = signers(content, files)
-        known = next((one for one in found if one in self.trusted), None)
+        known = next((one for one in found if one in self._known.ids), None)
         if known is None and self._required:
             raise unknown(found[0])
         return Signed(known or found[0], known is not None)
 
-    def examine_folder(self, folder: Path, files: Iterable[FileEntry]) -> Signed:
+    def examine_bundle(self, content: bytes, files: Iterable[FileEntry], at: float | None = None) -> Signed:
+        """What a bundle says of these files; `at` is the moment of a publish (UNIX seconds). PublishError:
+        signature_invalid; signer_unknown at a publish, and at a load where a signature is required: a bundle of
+        somebody who is not trusted cannot be checked, and must not look as if it had been."""
+        found = examine_bundle(content, files, self._known, at)
+        if not found.trusted and (at is not None or self._required):
+            raise refused(found)
+        return Signed(found.signer, found.trusted, found.method, found.authority)
+
+    def examine_folder(self, folder: Path, files: Iterable[FileEntry], at: float | None = None) -> Signed:
         """The same for a version's folder, whose files were held to their manifest."""
         entries = tuple(files)
-        listed = any(entry.path == SIGNATURE_FILE for entry in entries)
-        return self.examine(_head(folder / SIGNATURE_FILE) if listed else None, entries)
+        listed = {entry.path for entry in entries}
+        if SIGNATURE_FILE in listed:
+            return self.examine(_head(folder / SIGNATURE_FILE, MAX_SIGNATURE_BYTES), entries)
+        if BUNDLE_FILE in listed:
+            return self.examine_bundle(_head(folder / BUNDLE_FILE, MAX_BUNDLE_BYTES), entries, at)
+        return self.examine(None, entries)
+
+    def examine_version(self, folder: Path, manifest: Manifest) -> Signed:
+        """The same at a load. A `model.sig` that was an ordinary file when its version was published stays one, where
+        no signature is required."""
+        named = manifest.signer is not msgspec.UNSET or any(entry.path == SIGNATURE_FILE for entry in manifest.files)
+        if not named and not self._required:
+            return Signed()
+        return self.examine_folder(folder, manifest.files)
 
 
 def demand_trusted(signed: Signed, why: str) -> None:
@@ -96,33 +128,6 @@ def unknown(signer: str) -> PublishError:
     )
 
 
-@lru_cache(maxsize=8)
-def trusted_ids(sources: tuple[str, ...]) -> frozenset[str]:
-    """Ids of public keys that are given as PEM, as one line (`ed25519:…`), or by a file that holds either;
-    SettingsError("setting_invalid")."""
-    return frozenset(key_id(_public(source)) for source in sources)
-
-
-def _public(source: str) -> bytes:
-    given = source.strip()
-    try:
-        if given.startswith((LINE, BEGINNING)):
-            return read_public(given)
-        return read_public(_head(Path(given), MAX_PEM_BYTES).decode().strip())
-    except OSError as error:
-        why = (error.strerror or "it cannot be read").lower()
-    except ValueError as error:  # a UnicodeDecodeError too
-        why = "it is no text" if isinstance(error, UnicodeDecodeError) else str(error)
-    shown = given if not given.startswith(BEGINNING) else "a PEM text"
-    raise SettingsError(
-        "setting_invalid",
-        f"models.trusted_signers names `{shown[:200]}`, which is no Ed25519 public key: {why}.",
-        field="models.trusted_signers",
-        expected="a file with a public key in PEM, its text, or ed25519:BASE64",
-        got=shown[:200],
-    )
-
-
-def _head(path: Path, most: int = MAX_SIGNATURE_BYTES) -> bytes:
+def _head(path: Path, most: int) -> bytes:
     with path.open("rb") as file:
         return file.read(most + 1)
