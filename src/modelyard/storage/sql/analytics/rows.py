@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Connection, Integer, and_, case, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Integer, Select, and_, bindparam, case, func, select
 
 from modelyard.analytics.cells import Figures, fold
 from modelyard.analytics.histogram import EXACT_BELOW, MOST, bin_of, packed
@@ -42,25 +44,40 @@ _KIND = case(
 )
 
 
-def between(low: int, high: int) -> ColumnElement[bool]:
-    """The requests of [low, high), in UNIX seconds."""
-    return and_(_P.at >= low * 1_000_000, _P.at < high * 1_000_000)
+def _between(start: ColumnElement[int]) -> ColumnElement[bool]:
+    """Of [low_us, high_us), two parameters of the statement."""
+    return and_(start >= bindparam("low_us", type_=BigInteger), start < bindparam("high_us", type_=BigInteger))
 
 
-def count_rows(connection: Connection, *conditions: ColumnElement[bool]) -> dict[Place, Figures]:
-    """The figures of requests that match, by endpoint, model, version and client."""
+def _bounds(low: int, high: int) -> dict[str, int]:
+    """Values of its parameters, from UNIX seconds."""
+    return {"low_us": low * 1_000_000, "high_us": high * 1_000_000}
+
+
+@cache
+def _counting(filters: tuple[str, ...]) -> Select[Any]:
+    """The question of `count_rows`, with one parameter for each of these names: making it takes longer than asking."""
     one = (
         select(
             _P.endpoint, _P.model, _P.version, _P.client, _P.total_us, _P.request_bytes, _P.answer_bytes,
             _KIND.label("kind"), case((_KIND == _ANSWERED, _bins()), else_=-1).label("bin"), ITEMS.label("item_count"),
         )
-        .where(*conditions)
+        .where(_between(_P.at), *(_P[name] == bindparam(name) for name in filters))
         .subquery()
     ).c  # fmt: skip
     names = (one.endpoint, one.model, one.version, one.client, one.kind, one.bin)
     sums = (one.item_count, one.total_us, one.request_bytes, one.answer_bytes)
     wanted = select(*names, func.count(), *(func.sum(value) for value in sums), func.max(one.total_us))
-    rows = connection.execute(wanted.group_by(*names))
+    return wanted.group_by(*names)
+
+
+def count_rows(
+    connection: Connection, low: int, high: int, names: Mapping[str, str | None] = MappingProxyType({})
+) -> dict[Place, Figures]:
+    """The figures of the requests of [low, high), in UNIX seconds, by endpoint, model, version and client; of those
+    whose columns have the given values, where one is not None."""
+    wanted = {name: value for name, value in names.items() if value is not None}
+    rows = connection.execute(_counting(tuple(sorted(wanted))), {**_bounds(low, high), **wanted})
     return fold((tuple(row[:4]), _figures(*map(int, row[4:]))) for row in rows)
 
 
@@ -76,19 +93,24 @@ def _figures(
     )  # fmt: skip
 
 
+@cache
+def _drawing(drawn: bool) -> Select[Any]:
+    """The question of `sample_scores`: of all answers, or of those that are drawn."""
+    mine = (_P.model == bindparam("model"), _P.version == bindparam("version"), _between(_P.at))
+    wanted = select(_P.outputs, _P.rows).where(*mine, _P.status >= 200, _P.status < 400)
+    return wanted.where(_P.at % _HASH * _PRIME % _MIXED < bindparam("share", type_=Integer)) if drawn else wanted
+
+
 def sample_scores(
     connection: Connection, low: int, high: int, place: Place, answered: int, most: int
 ) -> dict[str, Scores]:
     """The scores of a version in [low, high), where it answered so often; of about `most` answers, chosen by their
     time, each for as many as it stands for."""
-    conditions: Sequence[ColumnElement[bool]] = (
-        _P.model == place[1], _P.version == place[2], between(low, high), _P.status >= 200, _P.status < 400,
-    )  # fmt: skip
-    wanted = select(_P.outputs, _P.rows).where(*conditions)
-    if answered > most:
-        drawn = _P.at % _HASH * _PRIME % _MIXED
-        wanted = wanted.where(drawn < cast(_MIXED * most // answered, Integer))
-    records = list(_decoded(connection.execute(wanted)))
+    drawn = answered > most
+    values = {**_bounds(low, high), "model": place[1], "version": place[2]}
+    if drawn:
+        values["share"] = _MIXED * most // answered
+    records = list(_decoded(connection.execute(_drawing(drawn), values)))
     return tally(records, max(1.0, answered / len(records))) if records else {}
 
 

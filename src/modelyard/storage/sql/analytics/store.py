@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from sqlalchemy import ColumnElement, Connection
+from sqlalchemy import Connection
 
 from modelyard.analytics.cells import DAY_S, HOUR_S, MINUTE_S, Figures, fold
 from modelyard.analytics.ports import NAMES, Counted, Rolled, Scored, Selection
@@ -66,7 +66,7 @@ class SqlAnalyticsStore:
             )  # fmt: skip
             _check(len(found))
             if max(low, opened) < high:
-                known = rows.count_rows(connection, rows.between(max(low, opened), high), *_log_names(selection))
+                known = rows.count_rows(connection, max(low, opened), high, _names(selection))
                 found += _sampled(connection, max(low, opened), high, known)
             waiting = pending.waiting_between(connection, low, min(high, opened))
         return Scored(low, high, fold_scores((place[1:], scores) for place, scores in found), waiting)
@@ -115,7 +115,7 @@ class SqlAnalyticsStore:
     def _from_log(self, grain: int, start: int) -> _Unit:
         end = start + grain
         with self._database.survey() as connection:
-            known = rows.count_rows(connection, rows.between(start, end))
+            known = rows.count_rows(connection, start, end)
             scores = _sampled(connection, start, end, known)
         everybody = fold(((*place[:3], schema.EVERYBODY), figures) for place, figures in known.items())
         figures = [((start, *place), one) for place, one in {**known, **everybody}.items()]
@@ -158,7 +158,7 @@ def _kept(
     if not covered:
         return []
     table = schema.rollups
-    names = {name: getattr(selection, name) for name in NAMES}
+    names = _names(selection)
     conditions = [cells.pieces(table, covered)]
     if names["client"] is None:
         every = table.c.client == schema.EVERYBODY
@@ -177,14 +177,14 @@ def _counted(
     start = low
     while start < high:
         end = min(high, floor(start, step) + step)
-        known = rows.count_rows(connection, rows.between(start, end), *_log_names(selection))
+        known = rows.count_rows(connection, start, end, _names(selection))
         found += [((start, *place), figures) for place, figures in known.items()]
         start = end
     return found
 
 
-def _log_names(selection: Selection) -> list[ColumnElement[bool]]:
-    return cells.named(schema.predictions, {name: getattr(selection, name) for name in NAMES})
+def _names(selection: Selection) -> dict[str, str | None]:
+    return {name: getattr(selection, name) for name in NAMES}
 
 
 def _group(place: tuple[int, str, str, str, str], by: Sequence[str], interval_s: int | None) -> tuple[int | str, ...]:
