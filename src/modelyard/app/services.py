@@ -27,14 +27,15 @@ from modelyard.storage.sql.open import open_stores
 from modelyard.storage.stores import Stores
 
 
-def open_services(settings: Settings) -> Services:
-    """Opens the data folder's stores and wires the stations; `Services.close` gives all back.
+def open_services(settings: Settings, breathe: Callable[[], object] | None = None) -> Services:
+    """Opens the data folder's stores and wires the stations; `Services.close` gives all back. `breathe` is called again
+    and again while a long statement runs in this process.
 
     Several processes may do so at once. SettingsError("data_folder_unusable" | "setting_invalid").
     """
     folder = DataFolder(settings.data)
     folder.open()
-    stores = open_stores(settings, folder.path)
+    stores = open_stores(settings, folder.path, breathe=breathe)
     clock = SystemClock()
     admission = Admission(settings, stores.registry, lambda: routed(stores.endpoints.endpoints()))
 

@@ -106,7 +106,8 @@ async def _main(settings: Settings, handles: Handles) -> None:
     clock = SystemClock()
     board = Board(folder.board)
     board.join(handles.slot)
-    services = open_services(settings)
+    # A dashboard's question runs in a thread here: it gives core and interpreter to the loop again and again.
+    services = open_services(settings, breathe=os.sched_yield)
     next_id = PredictionIds(epoch := new_epoch()).next
     counter = SharedGcra.attach(handles.counter_fd, clock, on_failure=settings.limits.on_failure)
     with (
