@@ -43,7 +43,7 @@ def public_pem(made: Key) -> str:
 
 
 class Certified:
-    """A key with its certificate, and who issued it (None: itself)."""
+    """A key with its certificate, and who issued it (None: itself). `more` are extensions, critical or not."""
 
     def __init__(
         self,
@@ -55,6 +55,8 @@ class Certified:
         begins_days: float = -1,
         ends_days: float = 30,
         path_length: int | None = None,
+        issues: bool | None = None,
+        more: tuple[tuple[x509.ExtensionType, bool], ...] = (),
         made: Key = None,
     ) -> None:
         self.key = made or key()
@@ -68,7 +70,9 @@ class Certified:
         builder = builder.not_valid_after(now + timedelta(days=ends_days))
         builder = builder.add_extension(x509.BasicConstraints(authority, path_length), critical=True)
         if signs is not None:
-            builder = builder.add_extension(_usage(signs, authority), critical=True)
+            builder = builder.add_extension(_usage(signs, authority if issues is None else issues), critical=True)
+        for extension, critical in more:
+            builder = builder.add_extension(extension, critical)
         if purposes and not authority:
             builder = builder.add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         self.certificate = builder.sign(by.key, None if isinstance(by.key, ed25519.Ed25519PrivateKey) else SHA256())
@@ -88,10 +92,10 @@ class Certified:
         return found or [self]
 
 
-def _usage(signs: bool, authority: bool) -> x509.KeyUsage:
+def _usage(signs: bool, issues: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
-        digital_signature=signs and not authority, content_commitment=False, key_encipherment=not signs,
-        data_encipherment=False, key_agreement=False, key_cert_sign=authority, crl_sign=authority,
+        digital_signature=signs and not issues, content_commitment=False, key_encipherment=not signs,
+        data_encipherment=False, key_agreement=False, key_cert_sign=issues, crl_sign=issues,
         encipher_only=False, decipher_only=False,
     )  # fmt: skip
 

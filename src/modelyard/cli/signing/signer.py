@@ -61,7 +61,7 @@ def show(file: KeyFile, as_json: AsJson = False) -> None:
     """
     try:
         with file.open("rb") as opened:
-            pem = opened.read(MAX_SOURCE_BYTES)
+            pem = opened.read(MAX_SOURCE_BYTES + 1)
         public = public_bytes(read_private(pem)) if b" PRIVATE KEY" in pem else _ed25519(pem.decode().strip())
         others = () if public else sorted(read_signers(pem.decode().strip()).ids)
     except (OSError, ValueError) as error:

@@ -59,7 +59,13 @@ def trusted_ids(sources: tuple[str, ...]) -> frozenset[str]:
 
 
 def read_signers(text: str) -> TrustedSigners:
-    """One public key, or the certificates of a PEM text; ValueError says in words what it is instead."""
+    """One public key, or the certificates of a PEM text; ValueError says in words what it is instead. Nothing in it is
+    passed over: a second key, or a private one that has no place on a server, is an error of its owner's."""
+    if len(text) > MAX_SOURCE_BYTES:
+        raise ValueError(f"it is larger than {MAX_SOURCE_BYTES} bytes")
+    others = text.count(BEGINNING) - text.count(CERTIFICATE)
+    if others > (CERTIFICATE not in text):
+        raise ValueError("it holds more than one key, or a key beside certificates")
     if CERTIFICATE in text:
         certificates = _certificates(text)
         return TrustedSigners(frozenset(id_of(each.public_key()) for each in certificates), {}, certificates)
@@ -124,7 +130,7 @@ def _text(source: str) -> str:
         return given
     try:
         with Path(given).open("rb") as file:
-            return file.read(MAX_SOURCE_BYTES).decode().strip()
+            return file.read(MAX_SOURCE_BYTES + 1).decode().strip()
     except OSError as error:
         raise _unusable(source, (error.strerror or "it cannot be read").lower()) from None
     except UnicodeDecodeError:

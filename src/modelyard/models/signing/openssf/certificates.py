@@ -68,8 +68,6 @@ def authority(chain: Chain, trusted: Sequence[Certificate], at: float | None) ->
     moment = begins if at is None else datetime.fromtimestamp(at, UTC)
     if not begins <= moment <= ends:
         raise invalid("its certificate is not valid today.", expected=[begins.isoformat(), ends.isoformat()])
-    if chain.leaf in trusted:
-        return id_of(chain.leaf.public_key())
     return _walked(chain, trusted, moment) if trusted else None
 
 
