@@ -144,6 +144,7 @@ class Snapshots:
             waited_s = loop.time() - begun
             enough_s = ACCEPT_SOME_AFTER_S if predictor.table.servables else ACCEPT_AFTER_S
             if not successor and waited_s >= enough_s:
+                starting.add_done_callback(_say_if_failed)
                 return
             await asyncio.wait((starting,), timeout=0.05)
         starting.result()
@@ -245,6 +246,11 @@ class Snapshots:
                 self._settled = seen.version
                 self._applied(seen.version)
             return not pending
+
+
+def _say_if_failed(done: asyncio.Future[None]) -> None:
+    if not done.cancelled() and isinstance(error := done.exception(), Exception):
+        _say_failed(error)
 
 
 def _say_failed(error: Exception) -> None:

@@ -350,6 +350,31 @@ def test_a_start_serves_the_quick_while_the_slow_loads() -> None:
             yard.loader.slow["9"].set()
 
 
+def test_a_start_that_fails_later_is_said_and_followed(capsys: pytest.CaptureFixture[str]) -> None:
+    """P9: what fails in the first snapshot after the worker accepts is an event of the log, and the worker follows
+    the models all the same."""
+    with ThreadPoolExecutor(2) as executor:
+        yard = Yard(executor)
+        yard.loader.slow["9"] = threading.Event()
+        yard.publish("1")
+        publish_model(yard, "slow", "9")
+
+        def refuse(changes: int, timeout_s: float) -> None:
+            raise RuntimeError("no thread to wait with")
+
+        async def test() -> None:
+            await asyncio.wait_for(yard.snapshots.first(yard.predictor, successor=False), ACCEPT_AFTER_S - 1)
+            yard.loader.wait = refuse  # type: ignore[method-assign]
+            await until(lambda: "no thread to wait with" in capsys.readouterr().out)
+            yard.loader.slow["9"].set()
+            await until(lambda: yard.snapshots.ready_reason == "")
+
+        try:
+            following(yard, test)
+        finally:
+            yard.loader.slow["9"].set()
+
+
 def test_a_successor_accepts_nothing_before_all_is_there() -> None:
     """P2: a worker that replaces another one waits for the slow model too."""
     with ThreadPoolExecutor(2) as executor:
