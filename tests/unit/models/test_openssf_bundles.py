@@ -281,7 +281,7 @@ STATEMENTS: dict[str, tuple[made.Change | bytes, str]] = {
     "a list": (b"[]", "Expected `object`"),
     "no JSON": (b"x", "damaged"),
     "a name twice": (b'{"_type": 1, "_type": 2}', "damaged"),
-    "deep": (b"[" * 100_000, "damaged"),
+    "deep": (b"[" * 30_000, "damaged"),
 }
 
 
@@ -308,8 +308,9 @@ OUTSIDES: dict[str, tuple[made.Change | bytes, str]] = {
     "no JSON": (b"{", "damaged"),
     "no text": (b"\xff\xfe", "damaged"),
     "a list": (b"[]", "no Sigstore bundle"),
-    "deep": (b'{"mediaType":' + b"[" * 100_000, "damaged"),
+    "deep": (b'{"mediaType":' + b"[" * 30_000, "damaged"),
     "huge": (b" " * (MAX_BUNDLE_BYTES + 1), "larger than"),
+    "millions of nothing": (b'{"mediaType": [' + b"[]," * 2_700_000 + b"[]]}", "objects and lists"),
     "an older form": (_set("mediaType", to="application/vnd.dev.sigstore.bundle+json;version=0.2"), "version 0.3"),
     "Sigstore, in its log": (_tlog, "keyless"),
     "Sigstore, by its certificate": (_keyless, "keyless"),

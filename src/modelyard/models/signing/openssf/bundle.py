@@ -17,12 +17,15 @@ from modelyard.models.manifest import FileEntry
 from modelyard.models.signing.openssf.certificates import authority, key_of, read_chain
 from modelyard.models.signing.openssf.coverage import check_coverage, invalid, read
 from modelyard.models.signing.trusted import TrustedSigners, id_of
+from modelyard.models.stage import MAX_FILES
 
 if TYPE_CHECKING:
     from modelyard.models.signing.trusted import PublicKey
 
 MAX_BUNDLE_BYTES = 8 * 1024 * 1024
 """Ten thousand files with long names fit."""
+MAX_NESTED = 4 * MAX_FILES
+"""Objects and lists, of which each file is one; millions of empty ones would take thirty times their bytes."""
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 BY_KEY, BY_CERTIFICATE = "openssf-key", "openssf-certificate"
@@ -180,6 +183,8 @@ def _check_method(found: Mapping[str, Any]) -> None:
 
 def _json(content: bytes) -> Any:
     """JSON in which no name stands twice: others might read the other one."""
+    if content.count(b"{") + content.count(b"[") > MAX_NESTED:
+        raise invalid(f"it holds more than {MAX_NESTED} objects and lists.")
     try:
         return json.loads(content.decode(), object_pairs_hook=_once)
     except (ValueError, RecursionError):
