@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import random
 from contextlib import suppress
 from typing import Any
 
@@ -142,6 +143,57 @@ def test_pages_count_and_export_agree(stores: Stores, wanted: RecordFilter, limi
     chunks = list(stores.log.export(wanted, limit))
     assert all(0 < len(chunk) <= limit for chunk in chunks)
     assert [i for chunk in chunks for i in _ids(chunk)] == expected[::-1]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        RecordFilter(model="m1"),
+        RecordFilter(model="m1", status=500),
+        RecordFilter(model="m2", since=T + 2.0, until=T + 9.0),
+        RecordFilter(version="3"),
+        RecordFilter(version="3", outcome="none"),
+        RecordFilter(version="0", status=2, since=T + 3.0),
+        RecordFilter(model="m1", client="c1"),
+        RecordFilter(version="3", endpoint="m2"),
+        RecordFilter(model="none"),
+        RecordFilter(version="none"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("limit", [7, 200])
+def test_a_name_alone_finds_what_all_its_versions_and_models_have(
+    stores: Stores, wanted: RecordFilter, limit: int
+) -> None:
+    """Models of several versions whose records come mixed, many in one microsecond: each page goes on where the one
+    before ended, in the order of all."""
+    mixed = random.Random(8)
+    fields = [
+        {
+            "prediction_id": f"{'pqr'[number % 3]}{mixed.randrange(10**6):06}{number}",
+            "at": T + mixed.randrange(20) * 0.5,
+            "model": f"m{mixed.randrange(3)}",
+            "version": str(mixed.choice([0, 1, 1, 1, 3, "", "10", "é"])),
+            "client": f"c{number % 2}",
+            "status": mixed.choice([200, 200, 500]),
+        }
+        for number in range(120)
+    ]
+    fields = [{**one, "endpoint": one["model"]} for one in fields]
+    stores.sink.store([prediction_record(**one) for one in fields], END)
+    ordered = sorted(fields, key=lambda one: (one["at"], one["prediction_id"]), reverse=True)
+    expected = _expected(ordered, wanted)
+    found, cursor = [], None
+    while True:
+        page = stores.log.page(wanted, limit, cursor)
+        found += _ids(page.records)
+        cursor = page.cursor
+        if cursor is None:
+            break
+        assert len(page.records) == limit
+    assert found == expected
+    assert stores.log.count(wanted) == len(expected)
+    assert [one["id"] for chunk in stores.log.export(wanted, limit) for one in chunk] == expected[::-1]
 
 
 def test_paging_goes_on_while_records_arrive(stores: Stores) -> None:

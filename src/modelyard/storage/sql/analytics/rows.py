@@ -7,14 +7,17 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import orjson
 from sqlalchemy import BigInteger, ColumnElement, Connection, Integer, Select, and_, bindparam, case, func, select
 
 from modelyard.analytics.cells import Figures, fold
 from modelyard.analytics.histogram import EXACT_BELOW, MOST, bin_of, packed
 from modelyard.analytics.scores import Scores, tally
+from modelyard.journal.ports import RecordFilter
 from modelyard.storage.sql import schema
 from modelyard.storage.sql.records.query import ITEMS
+from modelyard.storage.sql.records.streams import other_names
 
 Place = tuple[str, str, str, str]
 """Endpoint, model, version, client."""
@@ -55,14 +58,16 @@ def _bounds(low: int, high: int) -> dict[str, int]:
 
 
 @cache
-def _counting(filters: tuple[str, ...]) -> Select[Any]:
-    """The question of `count_rows`, with one parameter for each of these names: making it takes longer than asking."""
+def _counting(filters: tuple[str, ...], beside: str | None) -> Select[Any]:
+    """The question of `count_rows`, with one parameter for each of these names, and `others` for a list of values of
+    the column `beside`: making it takes longer than asking."""
+    among = () if beside is None else (_P[beside].in_(bindparam("others", expanding=True)),)
     one = (
         select(
             _P.endpoint, _P.model, _P.version, _P.client, _P.total_us, _P.request_bytes, _P.answer_bytes,
             _KIND.label("kind"), case((_KIND == _ANSWERED, _bins()), else_=-1).label("bin"), ITEMS.label("item_count"),
         )
-        .where(_between(_P.at), *(_P[name] == bindparam(name) for name in filters))
+        .where(_between(_P.at), *(_P[name] == bindparam(name) for name in filters), *among)
         .subquery()
     ).c  # fmt: skip
     names = (one.endpoint, one.model, one.version, one.client, one.kind, one.bin)
@@ -77,7 +82,9 @@ def count_rows(
     """The figures of the requests of [low, high), in UNIX seconds, by endpoint, model, version and client; of those
     whose columns have the given values, where one is not None."""
     wanted = {name: value for name, value in names.items() if value is not None}
-    rows = connection.execute(_counting(tuple(sorted(wanted))), {**_bounds(low, high), **wanted})
+    beside, others = other_names(connection, msgspec.convert(wanted, RecordFilter)) or (None, ())
+    values: dict[str, Any] = {**_bounds(low, high), **wanted, **({"others": others} if beside else {})}
+    rows = connection.execute(_counting(tuple(sorted(wanted)), beside), values)
     return fold((tuple(row[:4]), _figures(*map(int, row[4:]))) for row in rows)
 
 

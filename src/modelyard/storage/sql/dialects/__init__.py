@@ -73,3 +73,14 @@ def prediction_log_view(connection: Connection, revision: int) -> str:
 def has_partial_indexes(connection: Connection) -> bool:
     """Whether an index may leave rows out; where it may not, an index over all rows takes its place, or none."""
     return connection.dialect.name != "mysql"
+
+
+def leaps_by_itself(connection: Connection) -> bool:
+    """Whether SELECT DISTINCT along an index goes from value to value (a loose index scan), and not by every row."""
+    return connection.dialect.name in ("mysql", "mariadb")
+
+
+def plans_each_day(connection: Connection) -> bool:
+    """Whether a query of the log is planned for each day by itself: one query is then better than several, a model has
+    an index of its own, and a subquery in FROM may use what stands before it."""
+    return connection.dialect.name == "postgresql"

@@ -15,6 +15,7 @@ from modelyard.storage.sql import schema
 from modelyard.storage.sql.database import Database
 from modelyard.storage.sql.records.outcomes import latest_outcomes
 from modelyard.storage.sql.records.query import item_count, source_of
+from modelyard.storage.sql.records.streams import rows_behind, streams
 
 _P = schema.predictions.c
 _ROW = tuple(_P[name] for name in READ_COLUMNS)
@@ -28,26 +29,17 @@ class SqlRecordLog:
 
     def page(self, filter: RecordFilter, limit: int, cursor: str | None) -> RecordPage:
         """One page, newest first."""
-        source = source_of(filter)
-        wanted = select(*_ROW).select_from(source.table).where(*source.conditions)
-        if cursor is not None:
-            wanted = wanted.where(source.before(*decode_cursor(cursor)))
-        wanted = wanted.order_by(source.at.desc(), source.id.desc()).limit(limit + 1)
+        place = None if cursor is None else decode_cursor(cursor)
         with self._database.read() as connection:
-            rows = connection.execute(wanted).all()
+            rows = rows_behind(connection, filter, place, limit + 1, "newest")
             records = _records(connection, rows[:limit])
         following = encode_cursor(rows[limit - 1][AT], rows[limit - 1][0]) if len(rows) > limit else None
         return RecordPage(tuple(records), following)
 
     def count(self, filter: RecordFilter) -> int:
         """How many match."""
-        if filter.items:
-            wanted = item_count(filter)
-        else:
-            source = source_of(filter)
-            wanted = select(func.count()).select_from(source.table).where(*source.conditions)
         with self._database.survey() as connection:
-            return int(connection.execute(wanted).scalar_one())
+            return sum(_count(connection, stream.wanted) for stream in streams(connection, filter))
 
     def get(self, prediction_id: str) -> dict[str, Any]:
         """One record; NotFoundError("prediction_not_found")."""
@@ -60,19 +52,25 @@ class SqlRecordLog:
     def export(self, filter: RecordFilter, chunk: int) -> Iterator[list[dict[str, Any]]]:
         """All that match, oldest first. Every chunk is a transaction of its own: one long one would keep the WAL
         from being copied back, so records that arrive meanwhile may or may not be in."""
-        source = source_of(filter)
-        everything = select(*_ROW).select_from(source.table).where(*source.conditions)
-        wanted = everything
+        place = None
         while True:
-            ordered = wanted.order_by(source.at, source.id).limit(chunk)
             with self._database.read() as connection:
-                rows = connection.execute(ordered).all()
+                rows = rows_behind(connection, filter, place, chunk, "oldest")
                 records = _records(connection, rows)
             if records:
                 yield records
             if len(rows) < chunk:
                 return
-            wanted = everything.where(source.behind(rows[-1][AT], rows[-1][0]))
+            place = (rows[-1][AT], rows[-1][0])
+
+
+def _count(connection: Connection, wanted: RecordFilter) -> int:
+    if wanted.items:
+        counted = item_count(wanted)
+    else:
+        source = source_of(wanted)
+        counted = select(func.count()).select_from(source.table).where(*source.conditions)
+    return int(connection.execute(counted).scalar_one())
 
 
 def _records(connection: Connection, rows: Sequence[Any]) -> list[dict[str, Any]]:

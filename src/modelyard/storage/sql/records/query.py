@@ -112,6 +112,12 @@ def _conditions(wanted: RecordFilter, at: ColumnElement[Any]) -> list[ColumnElem
             conditions.append(schema.FAILED)
     if wanted.items:
         conditions.append(or_(_P.rows > 0, _P.status < _FIRST_FAILURE))
+    return conditions + within(wanted, at)
+
+
+def within(wanted: RecordFilter, at: ColumnElement[Any]) -> list[ColumnElement[bool]]:
+    """The time that is asked for."""
+    conditions: list[ColumnElement[bool]] = []
     if wanted.since is not None:
         conditions.append(at >= microseconds(wanted.since, "since"))
     if wanted.until is not None:
