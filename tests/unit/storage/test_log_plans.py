@@ -13,6 +13,7 @@ from modelyard.storage.sql.analytics.store import SqlAnalyticsStore
 from modelyard.storage.sql.database import Database
 from modelyard.storage.sql.dialects import sqlite_url
 from modelyard.storage.sql.records.log import SqlRecordLog
+from modelyard.storage.sql.records.quarantine import SqlQuarantineLog
 from modelyard.storage.sql.records.sink import SqlRecordSink
 from modelyard.storage.sql.upgrade import upgrade_to_head
 from modelyard.testing import prediction_record
@@ -86,6 +87,15 @@ def _asked(database: Database, call: Callable[[], object]) -> list[str]:
 def _plan(database: Database, statement: str) -> list[str]:
     with database.read() as connection:
         return [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}")]
+
+
+@pytest.mark.parametrize("name", ["model", "version", "client", "endpoint"])
+def test_what_was_kept_raw_is_listed_by_its_own_index(database: Database, name: str) -> None:
+    """Also by a name, whose index would lead to all records of that name."""
+    wanted = RecordFilter(**{name: "m"})
+    statements = _asked(database, lambda: SqlQuarantineLog(database).page(wanted, 10, None))
+    (plan,) = (_plan(database, sql) for sql in statements if "FROM predictions" in sql)
+    assert any("ix_predictions_flagged" in step for step in plan), plan
 
 
 def test_a_page_of_a_model_asks_only_the_versions_that_can_be_on_it(database: Database) -> None:

@@ -67,8 +67,9 @@ def _place(row: Any) -> tuple[int, str]:
 def _narrowed(wanted: Select[Any], table: Table, asked: RecordFilter, behind: tuple[int, str] | None) -> Select[Any]:
     at, one, payload = table.c.at, table.c.id, table.c.payload_sha256
     names = ("model", "version", "client", "endpoint")
+    # Not the bare column: an index of records by that name would lead to all of them, where few are kept raw.
     conditions: list[ColumnElement[bool]] = [
-        table.c[name] == getattr(asked, name) for name in names if getattr(asked, name) is not None
+        table.c[name].concat("") == getattr(asked, name) for name in names if getattr(asked, name) is not None
     ]
     if asked.since is not None:
         conditions.append(at >= microseconds(asked.since, "since"))
