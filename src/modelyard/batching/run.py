@@ -10,7 +10,7 @@ import numpy as np
 
 from modelyard.batching.meter import read_meter, run_seconds
 from modelyard.batching.ports import Job
-from modelyard.core.errors import InternalError, ModelError, ModelyardError
+from modelyard.core.errors import InternalError, ModelError, ModelyardError, OverloadError
 from modelyard.core.types import Tensors
 
 Outcome = tuple[Tensors | ModelyardError, float, float]
@@ -64,8 +64,9 @@ def run_metered(jobs: Sequence[Job], unmetered_s: float = 0.0) -> Ran:
 def run_jobs(jobs: Sequence[Job]) -> Ran:
     """Runs jobs that share a version and non-batch dimensions.
 
-    Several jobs run as one batch; if that fails, each runs alone, so that a bad neighbour hurts nobody. Never
-    raises; touches no job, so it may run in a thread.
+    Several jobs run as one batch; if that fails, each runs alone, so that a bad neighbour hurts nobody. A model that
+    has no room just now is no neighbour's fault: it is not asked again for each. Never raises; touches no job, so it
+    may run in a thread.
     """
     if len(jobs) > 1:
         with suppress(Exception):
@@ -94,7 +95,10 @@ def _run_together(jobs: Sequence[Job]) -> Ran:
     started = perf_counter()
     requests = [job.request for job in jobs]
     inputs = {name: np.concatenate([request.inputs[name] for request in requests]) for name in requests[0].inputs}
-    outputs = jobs[0].servable.loaded.run(inputs, ())
+    try:
+        outputs = jobs[0].servable.loaded.run(inputs, ())
+    except OverloadError as error:
+        return Ran.alone([(error, started, perf_counter())] * len(jobs))
     counts = [request.rows for request in requests]
     rows = sum(counts)
     if any(array.ndim == 0 or len(array) != rows for array in outputs.values()):

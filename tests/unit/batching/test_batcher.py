@@ -12,7 +12,7 @@ from batch_jobs import Bench, StubJob
 from modelyard.batching import batcher as batcher_module
 from modelyard.batching.lane import RETURN_AFTER_RUNS
 from modelyard.batching.meter import run_seconds
-from modelyard.core.errors import InternalError
+from modelyard.core.errors import InternalError, OverloadError
 from modelyard.core.types import Servable, Signature, Tensors, TensorSpec
 from modelyard.testing import StubModel, servable
 
@@ -106,6 +106,22 @@ def test_a_model_that_raises_anything_is_a_model_failure() -> None:
     bench.loop.settle()
     assert (jobs[2].errors[0].code, jobs[2].errors[0].detail["reason"]) == ("model_failed", "ZeroDivisionError")
     assert all(job.is_right for job in jobs if job is not jobs[2])
+
+
+def test_a_model_that_is_busy_is_asked_once() -> None:
+    """All of a batch hear `overloaded`: asked for each of them again, it would keep the last one waiting for all."""
+
+    def wait(inputs: Tensors) -> None:
+        raise OverloadError("overloaded", "Busy.")
+
+    model = StubModel(before_run=wait)
+    served, bench = servable(model), Bench()
+    jobs = [StubJob(served, n) for n in range(4)]
+    bench.submit(*jobs)
+    bench.loop.settle()
+    assert [error.code for job in jobs for error in job.errors] == ["overloaded"] * 4
+    assert runs(served) == [4]
+    assert bench.settled == jobs
 
 
 @pytest.mark.parametrize("wrong", ["fewer", "more", "scalar"])

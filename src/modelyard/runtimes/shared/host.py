@@ -15,18 +15,20 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from modelyard.core.errors import ModelyardError
+from modelyard.core.errors import ModelyardError, OverloadError
 from modelyard.core.types import DATATYPES, Array, LoadedModel
 from modelyard.models.loads.verified import unnamed, untouched, verify
 from modelyard.runtimes import RUNTIMES
 from modelyard.runtimes.refusals import reason
+from modelyard.runtimes.remote.model import EARLIER
+from modelyard.runtimes.remote.process import Bounds
 from modelyard.runtimes.remote.wire import (
     LENGTH,
     Answer,
@@ -41,6 +43,9 @@ from modelyard.runtimes.shared.words import Asked, Attach, Compact, Hello, Hoste
 
 CONCURRENT = frozenset({"onnx"})
 """Formats whose library says that one loaded model may run in several threads at once; the others take turns."""
+WAIT_SHARE = 0.4
+"""Of the time that a worker gives a run it may wait so much for its turn; the rest is its own. A worker cannot tell a
+wait from a hang, so a run that waited through all of it would cost everybody the process."""
 TICK_MS = 500
 _NO_MEMORY = re.compile("bad_alloc|[Ff]ailed to allocate|[Cc]an(no|')t allocate|not enough memory")
 """How libraries say that the kernel gave them no memory."""
@@ -54,9 +59,8 @@ class Host:
         self._hosted = hosted
         self._stated = {spec.name: spec.datatype for spec in hosted.manifest.signature.outputs}
         self._incarnation = f"{os.getpid()}-{time.monotonic_ns()}"
-        self._turns: AbstractContextManager[object] = threading.Lock()
-        if hosted.manifest.format in CONCURRENT:
-            self._turns = nullcontext()
+        self._wait_s = Bounds.of(hosted.options).run_s * EARLIER * WAIT_SHARE
+        self._turns = None if hosted.manifest.format in CONCURRENT else threading.Lock()
         self._loading = threading.Lock()
         self._model: LoadedModel | None = None
         self._refused: Refused | None = None
@@ -138,7 +142,7 @@ class Host:
             return Loaded(None)
         try:
             inputs = {placed.name: take(placed, given, copy=False) for placed in order.inputs}
-            with self._turns:
+            with self._turn():
                 if isinstance(order, Compact):
                     self._model.compact(inputs)
                     return Answer(order.id, ())
@@ -155,6 +159,20 @@ class Host:
             return Refused(order.id, error.code, error.message, dict(error.detail))
         except Exception as error:
             return Refused(order.id, "model_failed", f"The model failed on this input: {reason(error)}")
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """The model to itself, where its library takes turns; OverloadError after WAIT_SHARE of a run's time."""
+        if self._turns is None:
+            yield
+            return
+        if not self._turns.acquire(timeout=self._wait_s):
+            said = "The model is busy with what other workers ask of it; nothing was done."
+            raise OverloadError("overloaded", said, field="models.max_run_s")
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     def _placed(self, outputs: Mapping[str, Array], answered: memoryview) -> tuple[Placed, ...]:
         """As the model gave them: each of its own datatype."""
