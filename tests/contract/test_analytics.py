@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import event, text
 
@@ -103,6 +104,31 @@ def short(figures: Counted) -> dict[tuple[int | str, ...], tuple[int, ...]]:
     return {
         key: (one.requests, one.client_errors, one.server_errors, one.total_us) for key, one in figures.groups.items()
     }
+
+
+def test_an_hour_whose_minutes_are_gone_is_made_of_the_log(stores: Stores) -> None:
+    """A clock that jumped ahead and back dropped the minutes; a late record does not take the rest out of its hour."""
+    stores.sink.store([made(n, NOW - 1800 + n) for n in range(100)], END)
+    rolled(stores)
+    stores.sink.store([made(500, NOW - 1700)], END)
+    rolled(stores, NOW + 40 * HOUR_S)
+    stores.sink.store([made(501, NOW - 10), made(502, NOW - 1700)], END)
+    rolled(stores)
+    for interval_s in (None, DAY_S, HOUR_S, MINUTE_S):
+        found = counted(stores, interval_s=interval_s)
+        assert sum(one.requests for one in found.groups.values()) == 103, interval_s
+    assert analytics(stores).waiting(NOW) == 0
+
+
+def test_names_of_outputs_may_hold_any_character(stores: Stores) -> None:
+    """Neither a NUL, which not every database keeps, nor a long name holds the rollups up."""
+    outputs = {"a\0b": 1.0, "a\ufffdb": 2.0, "x": {"\0": 0.5}, "y" * 500: "\0"}
+    one = made(1, NOW - 100)
+    stores.sink.store([msgspec.structs.replace(one, outputs=outputs)], END)
+    rolled(stores)
+    assert analytics(stores).waiting(NOW) == 0
+    names = {output for _, _, output in analytics(stores).scores(ALL, NOW).outputs}
+    assert names == {"a\ufffdb", "x.\ufffd", "y" * 255}
 
 
 @pytest.mark.parametrize("oldest_s", [DAY_S, 15 * DAY_S], ids=["day", "month"])

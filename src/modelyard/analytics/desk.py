@@ -9,6 +9,7 @@ import msgspec
 from modelyard.analytics.cells import Figures
 from modelyard.analytics.comparison import Drift, Interval, drift, error_difference
 from modelyard.analytics.ports import INTERVALS, NAMES, AnalyticsStore, Counted, Scored, Selection
+from modelyard.analytics.ranges import SPARE_S, minutes_from
 from modelyard.analytics.rolling import Roller
 from modelyard.analytics.scores import Scores
 from modelyard.core.clock import Clock
@@ -43,7 +44,11 @@ class AnalyticsDesk:
         _check_names(by)
         if interval is not None and interval not in INTERVALS:
             raise _wrong("interval", f"`{interval[:40]}` is no interval.", ", ".join(INTERVALS), interval, "hour")
-        return self._store.count(selection, by, INTERVALS[interval] if interval else None, self._clock.now())
+        now = self._clock.now()
+        if interval == "minute" and selection.since < minutes_from(now) - SPARE_S:
+            wanted = "`hour` or `day`, or a later `since`"
+            raise _wrong("interval", "Figures by the minute are kept for a day.", wanted, interval, "hour")
+        return self._store.count(selection, by, INTERVALS[interval] if interval else None, now)
 
     def scores(self, selection: Selection) -> Scored:
         """Scores of the versions of one model; InvalidRequestError("parameter_invalid")."""

@@ -118,7 +118,7 @@ def tally(records: Iterable[tuple[Any, int]], weight: float) -> dict[str, Scores
     found: dict[str, _Tally] = {}
     for outputs, rows in records:
         for name, value in values_of(outputs, rows):
-            name = name[:MAX_NAME_CHARS]
+            name = name[:MAX_NAME_CHARS].replace("\0", "\ufffd")  # a NUL is no text to every database
             if name in found or len(found) < MAX_OUTPUTS:
                 found.setdefault(name, _Tally()).add(value)
     return {name: one.scores(weight) for name, one in found.items() if one.sampled}

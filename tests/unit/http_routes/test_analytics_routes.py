@@ -62,6 +62,7 @@ def test_a_key_sees_its_models_alone(yard: Yard) -> None:
 @pytest.mark.parametrize(
     ("query", "field"),
     [("by=subject", "by"), ("by=model,model", "by"), ("interval=week", "interval"), ("since=1h&until=2h", "since"),
+     ("interval=minute&since=3d", "interval"),
      ("since=yesterday", "since"), ("limit=0", "limit"), ("limit=5001", "limit"), ("status=500", "status")],
 )  # fmt: skip
 def test_a_wrong_question_is_named(yard: Yard, query: str, field: str) -> None:

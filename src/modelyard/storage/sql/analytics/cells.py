@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Table, and_, delete, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, delete, func, insert, or_, select
 
 from modelyard.analytics.cells import Figures
 from modelyard.analytics.histogram import percentiles
@@ -36,6 +36,13 @@ def read_cells(connection: Connection, *conditions: ColumnElement[bool], most: i
     """Cells that match, at most so many."""
     rows = connection.execute(select(*_COLUMNS).where(*conditions).limit(most))
     return [(tuple(row[:5]), Figures(*row[5:])) for row in rows]
+
+
+def requests_kept(connection: Connection, piece: Piece) -> int:
+    """How many requests the cells of a piece count."""
+    everybody = _R.client == schema.EVERYBODY
+    counted = select(func.coalesce(func.sum(_R.requests), 0)).where(pieces(schema.rollups, [piece]), everybody)
+    return int(connection.execute(counted).scalar_one())
 
 
 def write_cells(connection: Connection, piece: Piece, cells: Sequence[Cell]) -> None:

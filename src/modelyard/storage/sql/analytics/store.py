@@ -85,7 +85,7 @@ class SqlAnalyticsStore:
         if not minutes:
             return Rolled(0, False)
         kept_from = minutes_from(now) - SPARE_S
-        by_minute = [minute for minute in minutes if minute >= kept_from][:MINUTES_AT_ONCE]
+        by_minute = self._whole([minute for minute in minutes if minute >= kept_from][:MINUTES_AT_ONCE])
         if by_minute:
             made, done = [self._from_log(MINUTE_S, minute) for minute in by_minute], by_minute
         else:
@@ -101,6 +101,16 @@ class SqlAnalyticsStore:
             pending.give_back(connection, done)
             cells.drop_before(connection, MINUTE_S, kept_from)
         return Rolled(len(done), self.waiting(now) > 0)
+
+    def _whole(self, minutes: list[int]) -> list[int]:
+        """The same minutes; or all of an hour, the newest of theirs whose minutes are not all kept any more: a clock
+        that went ahead, here or on another host, dropped them. What was made of those left would lack the rest."""
+        with self._database.survey() as connection:
+            for hour in reversed(_hours(minutes)):
+                kept = (cells.requests_kept(connection, (grain, hour, hour + HOUR_S)) for grain in (MINUTE_S, HOUR_S))
+                if next(kept) != next(kept):
+                    return list(range(hour, hour + HOUR_S, MINUTE_S))
+        return minutes
 
     def _hours_from_log(self, minutes: Sequence[int]) -> tuple[list[_Unit], list[int]]:
         """The hours of these minutes, the newest first, for as long as a step may take; and the minutes of them."""
