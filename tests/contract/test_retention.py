@@ -191,6 +191,19 @@ def test_a_hold_keeps_what_waits_in_a_spool_from_an_erasure(stores: Stores) -> N
     assert ids(stores) == ["p0002", "p0003"]
 
 
+def test_a_subject_of_any_characters_is_erased(stores: Stores) -> None:
+    """A NUL is a character of a subject, of a filter and of a hold's reason, whether the database keeps it or not."""
+    subject = "patient\0 1"
+    fill(stores, 2, subject=subject)
+    stores.holds.add(Hold("h1", "a\0case", T0, subject=subject))
+    assert msgspec.structs.astuple(stores.erasures.find(subject)) == (0, 2, 0)
+    assert len(stores.log.page(RecordFilter(subject=subject), 10, None).records) == 2
+    assert not stores.log.page(RecordFilter(client="\0"), 10, None).records
+    stores.holds.release("h1")
+    assert stores.erasures.erase(stores.erasures.register(subject, T0 + 100), subject, 10).predictions == 2
+    assert ids(stores) == []
+
+
 def test_what_comes_out_of_a_spool_later_is_not_stored(stores: Stores) -> None:
     """A record that waited while its subject was erased is dropped, with its outcome; a later one of the same subject
     is a new one and stays."""
