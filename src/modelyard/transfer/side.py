@@ -133,7 +133,7 @@ def _parsed(url: str) -> URL | None:
 
 def _shown(url: str) -> str:
     parsed = _parsed(url)
-    return "a database that a secret names" if parsed is None else parsed.render_as_string(hide_password=True)
+    return "a database that a secret names" if parsed is None else dialects.shown(parsed)
 
 
 def _file(side: Side) -> Path | None:

@@ -303,3 +303,13 @@ def test_the_report_is_json(source: Settings, tmp_path: Path) -> None:
     again = CliRunner().invoke(app, ["copy", "--from", str(source.data), "--to", str(tmp_path / "new")])
     assert again.exit_code == 0
     assert "equal on both sides" in again.stdout
+
+
+def test_a_password_among_the_options_is_shown_nowhere() -> None:
+    """A side's name goes into the audit log and to the terminal: without the password, wherever the URL has it."""
+    url = "postgresql://me:hunter1@db.example.com/yard?password=hunter2&sslpassword=hunter3"
+    _, target = sides("somewhere", url, None, None)
+    assert target.shown == "postgresql://me:***@db.example.com/yard"
+    with pytest.raises(SettingsError) as caught:
+        Database("postgresql://me@db.example.com?password=hunter2", 1.0)
+    assert "hunter" not in repr(caught.value.detail)

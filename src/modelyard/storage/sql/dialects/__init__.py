@@ -9,7 +9,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
 from modelyard.storage.sql.dialects import postgresql_days
-from modelyard.storage.sql.dialects.dialect import Dialect, wrong_url
+from modelyard.storage.sql.dialects.dialect import Dialect, shown, wrong_url
 from modelyard.storage.sql.dialects.mysql import MySQL
 from modelyard.storage.sql.dialects.postgresql import PostgreSQL
 from modelyard.storage.sql.dialects.postgresql_days import Day
@@ -17,7 +17,7 @@ from modelyard.storage.sql.dialects.sqlite import SQLite, sqlite_url
 
 __all__ = [
     "Day", "days", "dialect_of", "drop_day", "insert_new", "make_days",
-    "parse_url", "prediction_log_view", "sqlite_url",
+    "parse_url", "prediction_log_view", "shown", "sqlite_url",
 ]  # fmt: skip
 
 _DIALECTS: dict[str, Dialect] = {
@@ -39,7 +39,7 @@ def dialect_of(url: URL) -> Dialect:
     if known is None:
         raise wrong_url(
             "The setting `database.url` names none of SQLite, PostgreSQL, MySQL and MariaDB.",
-            url.render_as_string(hide_password=True),
+            shown(url),
         )
     return known
 

@@ -92,6 +92,11 @@ def wrong_url(message: str, got: str | None = None) -> SettingsError:
     )
 
 
+def shown(url: URL) -> str:
+    """A URL for people: without its password, and without its options, which may be one (`?password=`)."""
+    return url.set(query={}).render_as_string(hide_password=True)
+
+
 def is_loopback(host: str) -> bool:
     """Whether this is an address of this machine that no other reaches."""
     try:

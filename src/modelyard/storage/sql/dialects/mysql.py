@@ -37,7 +37,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from modelyard.core.errors import InternalError, ModelyardError, SettingsError
 from modelyard.storage.sql import schema
 from modelyard.storage.sql.dialects import mysql_refusals as refusals
-from modelyard.storage.sql.dialects.dialect import KIND, Append, Kind, Rows, is_loopback, wrong_url
+from modelyard.storage.sql.dialects.dialect import KIND, Append, Kind, Rows, is_loopback, shown, wrong_url
 
 _DRIVERS = ("mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql")
 _OLDEST = {True: (10, 5), False: (8, 0, 17)}
@@ -73,7 +73,7 @@ class MySQL:
         """An engine that asks a pooled connection for a sign of life before each transaction."""
         if url.drivername not in _DRIVERS or not url.database:
             raise wrong_url(
-                "The setting `database.url` names no MySQL database.", url.render_as_string(hide_password=True)
+                "The setting `database.url` names no MySQL database.", shown(url)
             )
         try:
             engine = create_engine(

@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from modelyard.core.errors import ModelyardError, SettingsError
 from modelyard.storage.sql.dialects import postgresql_refusals as refusals
-from modelyard.storage.sql.dialects.dialect import KIND, Append, Kind, Rows, is_loopback, wrong_url
+from modelyard.storage.sql.dialects.dialect import KIND, Append, Kind, Rows, is_loopback, shown, wrong_url
 
 _DRIVERS = ("postgresql", "postgresql+psycopg")
 _APPENDS, _UPGRADES = 0x6D6F64656C01, 0x6D6F64656C02
@@ -62,7 +62,7 @@ class PostgreSQL:
         """An engine that asks a pooled connection for a sign of life before each transaction."""
         if url.drivername not in _DRIVERS or not url.database:
             raise wrong_url(
-                "The setting `database.url` names no PostgreSQL database.", url.render_as_string(hide_password=True)
+                "The setting `database.url` names no PostgreSQL database.", shown(url)
             )
         try:
             engine = create_engine(

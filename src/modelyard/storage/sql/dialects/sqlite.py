@@ -25,7 +25,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingErr
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from modelyard.core.errors import InternalError, ModelyardError, SettingsError, UnavailableError
-from modelyard.storage.sql.dialects.dialect import KIND, RETRY_AFTER_S, Append, Kind, Rows, wrong_url
+from modelyard.storage.sql.dialects.dialect import KIND, RETRY_AFTER_S, Append, Kind, Rows, shown, wrong_url
 
 _PAGE_BYTES = 8192
 """Wide pages: a prediction record is about 1 KiB, so a 4 KiB page would waste a sixth of itself."""
@@ -53,7 +53,7 @@ class SQLite:
         """An engine whose transactions are ours to begin."""
         if not url.database or url.database == ":memory:":
             raise wrong_url(
-                "The setting `database.url` names no SQLite file.", url.render_as_string(hide_password=True)
+                "The setting `database.url` names no SQLite file.", shown(url)
             )
         engine = create_engine(url, connect_args={"timeout": busy_timeout_s}, pool_timeout=busy_timeout_s)
         event.listen(engine, "connect", _set_pragmas)
