@@ -91,7 +91,7 @@ def copy(source: Side, target: Side, clock: Clock, wait_s: float, begin: Begin =
         left = _settle(source, origin, clock, wait_s)
         subject = f"copy:{secrets.token_hex(6)}"
         log.append(Change(AuditAction.COPY_START, subject, None, {"from": source.shown, "to": target.shown}))
-        with origin.read() as moment:
+        with origin.moment() as moment:
             first = Head(1, hash_at(moment, 1) or "")
             with claimed(goal, first) as fence:
                 _check_apart(origin, goal, fence, first)

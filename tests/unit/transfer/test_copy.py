@@ -313,3 +313,23 @@ def test_a_password_among_the_options_is_shown_nowhere() -> None:
     with pytest.raises(SettingsError) as caught:
         Database("postgresql://me@db.example.com?password=hunter2", 1.0)
     assert "hunter" not in repr(caught.value.detail)
+
+
+@pytest.mark.parametrize(
+    ("server", "asked"),
+    [("postgres", "SHOW idle_in_transaction_session_timeout"), ("mariadb", "SELECT @@idle_transaction_timeout")],
+)
+def test_no_server_ends_the_transaction_that_a_copy_reads_in(
+    server: str, asked: str, request: pytest.FixtureRequest
+) -> None:
+    """While files are copied and the target is compared nothing is asked of the source, for minutes where the log is
+    long: its transaction has no end for that. Others keep theirs, also on the same connections."""
+    database = Database(request.getfixturevalue(server).migrated(), 0.5)
+    database.open()
+    try:
+        for begin, bounded in ((database.read, True), (database.moment, False), (database.read, True)):
+            with begin() as connection:
+                said = str(connection.exec_driver_sql(asked).scalar_one())
+                assert (said not in ("0", "0.000000")) is bounded, (begin, said)
+    finally:
+        database.close()

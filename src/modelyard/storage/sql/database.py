@@ -78,6 +78,11 @@ class Database:
         """A transaction that reads, and whose statements may look at much of the log: they are bounded more widely."""
         return self._transaction(Kind.SURVEY)
 
+    def moment(self) -> AbstractContextManager[Connection]:
+        """A transaction that reads one state for as long as it takes: the server does not end it when nothing is asked
+        for a while."""
+        return self._transaction(Kind.MOMENT)
+
     def write(self, *, holds_appends: bool = False) -> AbstractContextManager[Connection]:
         """A transaction that writes: alone among `write` from its begin on, durable once the block ends, undone if it
         raises. With `holds_appends` it is alone among `append` too: what it reads of the log stays true."""

@@ -30,6 +30,8 @@ class Kind(Enum):
     """Sees one state, writes nothing, waits for nobody."""
     SURVEY = "survey"
     """The same, of which a statement may look at much of the log, and takes its time."""
+    MOMENT = "moment"
+    """Sees one state for as long as the caller likes, who does other things between its statements."""
     WRITE = "write"
     """Alone among those that write, from its begin on; beside those that append."""
     WRITE_ALL = "write_all"
@@ -42,7 +44,7 @@ class Kind(Enum):
     @property
     def reads(self) -> bool:
         """Whether it writes nothing."""
-        return self in (Kind.READ, Kind.SURVEY)
+        return self in (Kind.READ, Kind.SURVEY, Kind.MOMENT)
 
 
 class Dialect(Protocol):

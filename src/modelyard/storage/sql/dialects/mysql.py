@@ -54,6 +54,7 @@ _ISOLATED = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
 _BEGINS = {
     Kind.READ: ("START TRANSACTION READ ONLY",),
     Kind.SURVEY: ("START TRANSACTION READ ONLY",),
+    Kind.MOMENT: ("START TRANSACTION READ ONLY",),
     Kind.WRITE: (_ISOLATED, _ALONE),
     Kind.WRITE_ALL: (_ISOLATED, _ALONE, "SELECT version_num FROM schema_revision FOR UPDATE"),
     Kind.APPEND: (_ISOLATED, "SELECT version_num FROM schema_revision LOCK IN SHARE MODE"),
@@ -248,6 +249,9 @@ def _beginning(busy_timeout_s: float) -> Callable[[Connection], None]:
             bound = f"/*M!100500 max_statement_time = {work_s} */ /*!50720 max_execution_time = {work_s * 1000} */"
             connection.exec_driver_sql(f"SET SESSION {bound}")
             connection.info[_BOUND] = work_s
+        if kind is Kind.MOMENT:  # in a session that nobody uses afterwards
+            connection.detach()
+            connection.exec_driver_sql("SET SESSION sql_notes = 1 /*M!100500 , idle_transaction_timeout = 0 */")
         for begun in _BEGINS[kind]:
             connection.exec_driver_sql(begun)
         _answers_within(driver, work_s + _ON_THE_WAY_S)

@@ -42,6 +42,7 @@ _ALONE = "SELECT version FROM snapshot WHERE id = 1 FOR UPDATE"
 _LOCKS = {
     Kind.READ: (),
     Kind.SURVEY: (),
+    Kind.MOMENT: (),
     Kind.WRITE: (_ALONE,),
     Kind.WRITE_ALL: (_ALONE, f"SELECT pg_advisory_xact_lock({_APPENDS})"),
     Kind.APPEND: (f"SELECT pg_advisory_xact_lock_shared({_APPENDS})",),
@@ -210,7 +211,7 @@ def _bounds(kind: Kind, wait_ms: int, work_ms: int, long_ms: int) -> tuple[str, 
     vanished in the middle of a transaction is let go by the server."""
     return (
         f"SET LOCAL lock_timeout = {wait_ms}",
-        f"SET LOCAL idle_in_transaction_session_timeout = {long_ms if work_ms else 0}",
+        f"SET LOCAL idle_in_transaction_session_timeout = {long_ms if work_ms and kind is not Kind.MOMENT else 0}",
         *_LOCKS[kind],
         f"SET LOCAL statement_timeout = {work_ms}",
     )
