@@ -319,3 +319,38 @@ def test_a_reply_that_drips_ends_with_its_time(monkeypatch: pytest.MonkeyPatch) 
     assert failed.value.code == "model_timeout"
     assert spoken.killed
     area.close()
+
+
+LAYERS = """
+import numpy as np
+
+class Model:
+    def load(self, folder):
+        self.weights = np.ones((2, 2048))
+
+    def predict(self, inputs):
+        wide = inputs["x"] @ self.weights
+        for _ in range(3):
+            wide = np.maximum(wide + 1.0, 0.0)
+        return {"y": wide[:, :2]}
+"""
+
+
+def test_memory_that_a_run_freed_waits_for_the_next(tmp_path: Path) -> None:
+    """Runs whose layers take megabytes get their pages from the kernel once, not each time anew."""
+    loaded = jailed(python_model(tmp_path / "layers", LAYERS))
+    try:
+        rows = {"x": np.ones((100, 2))}
+        for _ in range(5):
+            loaded.run(rows, ())
+        before = _page_faults(loaded.pid)
+        for _ in range(20):
+            loaded.run(rows, ())
+        assert _page_faults(loaded.pid) - before < 20 * 10
+    finally:
+        loaded.close()
+
+
+def _page_faults(pid: int | None) -> int:
+    """Pages that the process got without a disk so far (proc(5), minflt)."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])

@@ -14,6 +14,7 @@ import msgspec
 
 from modelyard.core.errors import ModelyardError
 from modelyard.core.types import DATATYPES, Array, Signature
+from modelyard.runtimes.allocation import keep_freed
 from modelyard.runtimes.jail.inside.adapters import ADAPTERS, Adapter
 from modelyard.runtimes.refusals import reason
 from modelyard.runtimes.remote.wire import (
@@ -117,6 +118,7 @@ def as_stated(name: str, value: Any, datatype: str) -> Array:
 def serve(orders: Mapping[str, Any], failed: dict[str, str], trials: dict[str, str]) -> None:
     """Says how the confinement went, and goes on only if all of it holds. Never returns."""
     threading.stack_size(THREAD_STACK_BYTES)
+    keep_freed()
     served = Served(orders)
     served.say(Confined(failed, trials))
     if failed or any(trials.values()):
