@@ -42,15 +42,23 @@ class Measured:
 
 
 def measure(
-    target: Target, body: Body, connections: int, seconds: float, folder: Path, more: str = "", refusals: bool = False
+    target: Target,
+    body: Body,
+    connections: int,
+    seconds: float,
+    folder: Path,
+    more: str = "",
+    refusals: bool = False,
+    warm: bool = True,
 ) -> Measured:
-    """One pass of wrk with so many connections, after a second of warm-up. `more` is added to its script. With
-    `refusals` a pass with errors counts: its rate is that of the good answers."""
+    """One pass of wrk with so many connections, after a second of warm-up (not if `warm` is false). `more` is added to
+    its script. With `refusals` a pass with errors counts: its rate is that of the good answers."""
     sent = {**body.headers, **target.headers}
     headers = "".join(f'wrk.headers["{name}"] = "{value}"\n' for name, value in sent.items())
     script = folder / "load.lua"
     script.write_text(SCRIPT % (body.path, headers + more))
-    _wrk(target.url, script, connections, min(1.0, seconds))
+    if warm:
+        _wrk(target.url, script, connections, min(1.0, seconds))
     out = _wrk(target.url, script, connections, seconds)
     found = json.loads(out[out.index("{") :])
     if found["errors"] and not refusals:

@@ -80,11 +80,16 @@ def started(
             process.wait(10)
 
 
+def publish(data: Path, name: str, path: Path, settings: dict[str, str] | None = None) -> None:
+    """Publishes by the command line; `settings` are the command's, as variables."""
+    command = [*MODELYARD, "publish", name, str(path), "--data", str(data)]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **(settings or {})})
+
+
 def published(data: Path, models: dict[str, Path]) -> str:
     """A data folder with these models and one client; its key."""
     for name, path in models.items():
-        command = [*MODELYARD, "publish", name, str(path), "--data", str(data)]
-        subprocess.run(command, check=True, capture_output=True)
+        publish(data, name, path)
     made = subprocess.run(
         [*MODELYARD, "keys", "create", "bench", "--rate", "1000000/s", "--data", str(data), "--json"],
         check=True,
