@@ -6,10 +6,13 @@ which orders exactly and compares fast.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Dialect,
     Float,
     ForeignKey,
     ForeignKeyConstraint,
@@ -155,11 +158,21 @@ predictions = Table(
     Column("raw", LargeBinary),
     # Filters read newest first; status rides along so that it is checked without reading the row. The one by model and
     # version also serves either alone (records/streams.py): each index more slows the drain down.
-    Index("ix_predictions_at", "at", "status", "endpoint"),
     Index("ix_predictions_client", "client", "at", "status"),
     Index("ix_predictions_endpoint", "endpoint", "at", "status"),
     Index("ix_predictions_model_version", "model", "version", "at", "status"),
 )
+
+
+def _is_a_server(*_: Any, dialect: Dialect, **__: Any) -> bool:
+    return dialect.name != "sqlite"
+
+
+_AT = [predictions.c[name] for name in ("at", "status", "endpoint")]
+_COUNTED = ("model", "version", "client", "total_us", "request_bytes", "answer_bytes", "rows")
+Index("ix_predictions_at", *_AT).ddl_if(callable_=_is_a_server)
+Index("ix_predictions_figures", *_AT, *(predictions.c[name] for name in _COUNTED)).ddl_if(dialect="sqlite")
+"""SQLite keeps bodies in the row: figures of a minute that is not rolled up yet are counted along the index alone."""
 
 _MODEL = [predictions.c[name] for name in ("model", "at", "version", "status")]
 Index("ix_predictions_model", *_MODEL).ddl_if(dialect="postgresql")  # dialects.plans_each_day says why
