@@ -33,6 +33,7 @@ LEFT_OUT = {
     "spool": "raw bodies, not redacted yet; their records are in the database, but for those counted as waiting",
     "tls": "a start makes a new self-signed certificate",
     "board, run, tallies, server.json, server.lock, drain.lock": "they describe the processes that run now",
+    "archive": "it lies where `retention.archive_url` says: copy its files as they are",
     "configuration": "it lies outside the data folder: the file, the environment, your own certificates",
 }
 """What of a data folder no backup holds, and why."""

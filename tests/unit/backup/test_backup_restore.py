@@ -321,3 +321,9 @@ def test_the_next_one_sweeps_what_was_killed(settings: Settings, tmp_path: Path)
         verify(dead / "content", settings)
     create(settings, out, FakeClock(), 0.0)
     assert left_beside(out) == [other.name]
+
+
+def test_a_backup_says_what_it_lacks(settings: Settings, tmp_path: Path) -> None:
+    """What lies outside the data folder is named, the archive's days among it: they are nowhere else."""
+    made = create(settings, tmp_path / "made", FakeClock(), 0.0)
+    assert {"spool", "configuration", "archive"} <= made.left_out.keys()
