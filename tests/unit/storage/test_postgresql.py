@@ -277,9 +277,17 @@ def test_what_leaves_this_machine_is_verified(url: str, local: bool, monkeypatch
 
 
 def test_a_host_from_the_environment_is_verified_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PGHOST stands in for a host that the URL leaves out."""
+    """PGHOST stands in for a host that the URL leaves out, PGHOSTADDR for an address, a service for both."""
     monkeypatch.setenv("PGHOST", "db.example.com")
     assert not is_local(make_url("postgresql:///db"))
+    monkeypatch.delenv("PGHOST")
+    assert not is_local(make_url("postgresql:///db?service=yard"))
+    assert is_local(make_url("postgresql://localhost/db?service=yard"))
+    monkeypatch.setenv("PGSERVICE", "yard")
+    assert not is_local(make_url("postgresql:///db"))
+    monkeypatch.delenv("PGSERVICE")
+    monkeypatch.setenv("PGHOSTADDR", "10.0.0.1")
+    assert not is_local(make_url("postgresql://localhost/db"))
 
 
 @pytest.mark.parametrize("url", ["postgresql://h", "postgresql+asyncpg://h/db", "postgresql+psycopg2://h/db"])

@@ -173,6 +173,10 @@ def _connect_args(url: URL, busy_timeout_s: float) -> dict[str, Any]:
 def is_local(url: URL) -> bool:
     """Whether nothing of the connection leaves this machine: a socket, or loopback."""
     hosts = _hosts(url) or [os.environ.get("PGHOST", "")]
+    if not any(hosts) and ("service" in url.query or "PGSERVICE" in os.environ):
+        return False  # libpq's file of services names the host, and is not read here
+    if "hostaddr" not in url.query:  # it leads where the host's name may not
+        hosts += os.environ.get("PGHOSTADDR", "").split(",")
     return all(host in ("", "localhost") or host.startswith("/") or is_loopback(host) for host in hosts)
 
 
