@@ -155,9 +155,42 @@ def _differences(database: Database) -> list[Any]:
         return compare_metadata(MigrationContext.configure(connection, opts=opts), schema.metadata)
 
 
+_BY_TIME = ("at", "client", "endpoint", "model_version")
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        RecordFilter(),
+        RecordFilter(status=5),
+        RecordFilter(model="m"),
+        RecordFilter(version="1", since=1.0),
+        RecordFilter(client="c"),
+        RecordFilter(endpoint="e"),
+    ],
+    ids=str,
+)
+def test_pages_are_read_in_the_order_of_an_index(database: Database, wanted: RecordFilter) -> None:
+    """Nothing is sorted: a page would cost what all that matches costs."""
+    named = {"model": "m", "version": "1", "client": "c", "endpoint": "e", "status": 500}
+    SqlRecordSink(database).store([prediction_record(f"p{n}", at=3.0 + n, **named) for n in range(2000)], END)
+    with database.upgrade() as connection:
+        connection.exec_driver_sql("ANALYZE TABLE predictions").all()
+    asked: list[tuple[str, Any]] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *call: asked.append((call[2], call[3])))
+    for cursor in (None, SqlRecordLog(database).page(wanted, 10, None).cursor):
+        assert len(SqlRecordLog(database).page(wanted, 10, cursor).records) == 10
+    pages = [(sql, values) for sql, values in asked if "inputs" in sql and "FROM predictions" in sql]
+    assert len(pages) == 3
+    with database.read() as connection:
+        plans = [list(connection.exec_driver_sql(f"EXPLAIN {sql}", values)) for sql, values in pages]
+    assert all("filesort" not in step[-1] and step[-5] is not None for plan in plans for step in plan), plans
+
+
 def test_the_migrations_lead_to_the_schema(database: Database) -> None:
-    """What the migrations make is what schema.py says, but for those that PostgreSQL or SQLite alone keeps, and
-    indexes that cannot leave rows out here; its text compares by bytes, to the last of them."""
+    """What the migrations make is what schema.py says, but for indexes: those that PostgreSQL or SQLite alone keeps,
+    those that cannot leave rows out here, and those that have the id in them, in the order of pages; its text compares
+    by bytes, to the last of them."""
     other = {(found[0], found[1].name) if isinstance(found, tuple) else str(found) for found in _differences(database)}
     assert other == {
         ("add_index", "ix_predictions_figures"),
@@ -166,6 +199,7 @@ def test_the_migrations_lead_to_the_schema(database: Database) -> None:
         ("add_index", "ix_outcomes_waiting"),
         ("add_index", "ix_predictions_flagged"),
         ("remove_index", "ix_predictions_flagged"),
+        *((change, f"ix_predictions_{name}") for change in ("add_index", "remove_index") for name in _BY_TIME),
     }
     columns = (
         "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = DATABASE() AND "

@@ -75,9 +75,10 @@ def has_partial_indexes(connection: Connection) -> bool:
     return connection.dialect.name != "mysql"
 
 
-def leaps_by_itself(connection: Connection) -> bool:
-    """Whether SELECT DISTINCT along an index goes from value to value (a loose index scan), and not by every row."""
-    return connection.dialect.name in ("mysql", "mariadb")
+def leaps_in_subqueries(connection: Connection) -> bool:
+    """Whether a subquery finds the next value of an indexed column by one step, also where the outer query names the
+    value before."""
+    return connection.dialect.name not in ("mysql", "mariadb")
 
 
 def plans_each_day(connection: Connection) -> bool:

@@ -7,11 +7,11 @@ record is in two of them, and a page is what comes first in all of them together
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, Connection, FromClause, Row, Select, select, true
+from sqlalchemy import Column, ColumnElement, Connection, FromClause, Row, Select, func, select, true
 
 from modelyard.journal.ports import NO_OUTCOME, RecordFilter
 from modelyard.storage.prediction_row import AT, READ_COLUMNS
@@ -81,7 +81,7 @@ def _rows_at_once(
     connection: Connection, wanted: RecordFilter, place: Place | None, most: int, order: Order
 ) -> Sequence[Row[Any]]:
     """All streams in one statement: where a log lies in many partitions, planning one costs more than reading it."""
-    values, free = _values(connection, wanted.model), _P.version if wanted.version is None else _P.model
+    values, free = _values(wanted.model), _P.version if wanted.version is None else _P.model
     each = _page(wanted, place, most, order).where(free == values.c.value).lateral("each")
     joined = values.join(each, true())
     return connection.execute(
@@ -103,19 +103,25 @@ def streams(
     if not _is_split(connection, wanted):
         return (Stream(wanted),)
     free = "version" if wanted.version is None else "model"
-    values = _values(connection, wanted.model)
     conditions = within(wanted, _P.at)
     if place is not None:
         conditions.append(_P.at <= place[0] if order == "newest" else _P.at >= place[0])
-    named = (
-        _P[free] == values.c.value,
-        _P.model == wanted.model if free == "version" else _P.version == wanted.version,
-    )
-    first = select(_P.at).where(*named, *conditions).order_by(_P.at.desc() if order == "newest" else _P.at).limit(1)
-    firsts = connection.execute(select(values.c.value, first.correlate(values).scalar_subquery()))
-    found = [(at, value) for value, at in firsts if at is not None]
+    conditions.append(_P.model == wanted.model if free == "version" else _P.version == wanted.version)
+    first = select(_P.at).where(*conditions).order_by(_P.at.desc() if order == "newest" else _P.at).limit(1)
+    found = [(at, value) for value, at in _firsts(connection, wanted.model, first, _P[free]) if at is not None]
     found.sort(reverse=order == "newest")
     return [Stream(msgspec.structs.replace(wanted, **{free: value}), at) for at, value in found]
+
+
+def _firsts(
+    connection: Connection, model: str | None, first: Select[Any], free: Column[Any]
+) -> Iterable[tuple[str, int | None]]:
+    """What `first` finds for each of the other names."""
+    if not dialects.leaps_in_subqueries(connection):
+        return [(value, connection.scalar(first.where(free == value))) for value in _names(connection, model)]
+    values = _values(model)
+    each = first.where(free == values.c.value).correlate(values).scalar_subquery()
+    return [(value, at) for value, at in connection.execute(select(values.c.value, each))]
 
 
 def _is_split(connection: Connection, wanted: RecordFilter) -> bool:
@@ -133,18 +139,31 @@ def other_names(connection: Connection, wanted: RecordFilter) -> tuple[str, Sequ
     the index leads to the time that is asked for. None where another index does."""
     if not _is_split(connection, wanted):
         return None
-    values = connection.scalars(select(_values(connection, wanted.model).c.value)).all()
-    return "version" if wanted.version is None else "model", values
+    return "version" if wanted.version is None else "model", _names(connection, wanted.model)
 
 
-def _values(connection: Connection, model: str | None) -> FromClause:
-    """The versions of a model, or else the models, each once, as the column `value`."""
-    column: Column[Any] = _P.model if model is None else _P.version
-    conditions = () if model is None else (_P.model == model,)
-    if dialects.leaps_by_itself(connection):
-        return select(column.label("value")).where(*conditions).distinct().subquery()
+def _names(connection: Connection, model: str | None) -> Sequence[str]:
+    """The versions of a model, or else the models, each once."""
+    if dialects.leaps_in_subqueries(connection):
+        return connection.scalars(select(_values(model).c.value)).all()
+    column, conditions = _other(model)
+    found: list[str] = []
+    following = conditions
+    while (value := connection.scalar(select(func.min(column)).where(*following))) is not None:
+        found.append(value)
+        following = (*conditions, column > value)
+    return found
+
+
+def _values(model: str | None) -> FromClause:
+    """The same in a statement, as the column `value`."""
+    column, conditions = _other(model)
     least = select(column).where(*conditions).order_by(column).limit(1)
     one = select(least.scalar_subquery().label("value")).cte("one", recursive=True)
     following = least.where(column > one.c.value).correlate(one).scalar_subquery()
     every = one.union_all(select(following).where(one.c.value.is_not(None)))
     return select(every.c.value).where(every.c.value.is_not(None)).subquery()
+
+
+def _other(model: str | None) -> tuple[Column[Any], tuple[ColumnElement[bool], ...]]:
+    return (_P.model, ()) if model is None else (_P.version, (_P.model == model,))
