@@ -133,3 +133,45 @@ def test_distances_are_relative_above_one_and_absolute_below() -> None:
     gaps = np.array([[np.nan, 1.0]], np.float32)
     assert compare(StubModel(1.0), StubModel(1.0), gaps, 0.0, clock).largest == 0.0
     assert compare(StubModel(1.0), StubModel(float("nan")), rows, 1.0, clock).largest == float("inf")
+
+
+@pytest.mark.parametrize("name", ["RidgeClassifier", "Perceptron", "LinearSVC"])
+def test_a_classifier_without_probabilities_has_none_as_onnx(tmp_path: Path, name: str) -> None:
+    """The exporter gives decision values as a second output; what is written has the label alone, as the model had."""
+    import sklearn.linear_model
+    import sklearn.svm
+    from skops.io import dump
+
+    kind = getattr(sklearn.linear_model, name, None) or getattr(sklearn.svm, name)
+    dump(kind().fit(*load_iris(return_X_y=True)), tmp_path / "model.skops")
+    (tmp_path / "out").mkdir()
+    done = _convert(tmp_path / "model.skops", tmp_path / "out" / "model.onnx")
+    assert done.exit_code == 0, done.exception
+    (label,) = check_files(tmp_path / "out", CheckOptions()).signature.outputs
+    assert (label.datatype, label.shape) == ("INT64", (-1,))
+
+
+def test_zeros_that_count_as_missing_are_a_difference(tmp_path: Path) -> None:
+    """Trees with `zero_as_missing` send a zero the other way than ONNX: made-up rows show it, nothing is written."""
+    import lightgbm
+
+    draw = np.random.default_rng(0)
+    rows = draw.normal(size=(500, 3))
+    rows[draw.random(rows.shape) < 0.4] = 0
+    settings = {"verbosity": -1, "num_threads": 1, "zero_as_missing": True}
+    data = lightgbm.Dataset(rows, np.where(rows[:, 0] == 0, 5, rows[:, 0]), params=settings)
+    lightgbm.train(settings, data, 10).save_model(tmp_path / "model.txt")
+    _refused(_convert(tmp_path / "model.txt", tmp_path / "model.onnx"), "conversion_differs")
+
+
+def test_what_a_row_loses_by_rounding_is_a_difference(tmp_path: Path) -> None:
+    """Numbers above 2^24 that FP32 cannot tell apart: the model gets the sample as it is, not as ONNX would see it."""
+    import lightgbm
+
+    rows = np.array([[2.0**24], [2.0**24 + 1]] * 50)
+    settings = {"verbosity": -1, "num_threads": 1, "min_data_in_leaf": 1, "min_data_in_bin": 1}
+    data = lightgbm.Dataset(rows, np.array([0.0, 10.0] * 50), params=settings)
+    lightgbm.train(settings, data, 5).save_model(tmp_path / "model.txt")
+    np.save(tmp_path / "rows.npy", rows)
+    done = _convert(tmp_path / "model.txt", tmp_path / "model.onnx", "--sample", tmp_path / "rows.npy")
+    _refused(done, "conversion_differs")

@@ -134,7 +134,9 @@ def _rows(sample: Path | None, signature: Signature) -> Array:
     """The sample's rows in the order of the model's columns, or made-up ones; CommandError("file_unreadable")."""
     given = signature.inputs[0]
     if sample is None:
-        return seeded_rows(signature, MADE_UP_ROWS, SEED)[given.name]
+        made = seeded_rows(signature, MADE_UP_ROWS, SEED)[given.name]
+        made[0] = 0  # some trees take zero for a missing value, which ONNX does not
+        return made
     body, name = read_source(str(sample)), str(sample)
     if body.startswith(NPY_MAGIC):
         rows = read_npy(body, name)

@@ -38,9 +38,8 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 def compare(before: LoadedModel, after: LoadedModel, rows: Array, tolerance: float, clock: Clock) -> Comparison:
-    """Both models on the same rows, outputs by their order. The rows are rounded to the narrower of both datatypes,
-    so that both see the same numbers."""
-    rows = rows.astype(np.float32)
+    """Both models on the same rows, outputs by their order; each gets them in its own datatype, as callers would send
+    them: what ONNX loses by rounding a row is a difference too."""
     old, new = (_answers(model, rows) for model in (before, after))
     largest, labels = 0.0, 0
     for name, other in zip(old, new.values(), strict=True):
@@ -76,7 +75,7 @@ def _labels_differ(old: Mapping[str, Array], labels: Array, tolerance: float) ->
     """Rows whose label is another one, without those where both classes are equally probable within the tolerance."""
     differ = np.flatnonzero(old["label"] != labels)
     scores = old.get("probabilities")
-    if scores is None:
+    if scores is None or scores.shape[1] < 2:
         return len(differ)
     margins = np.sort(scores[differ], axis=1)
     return int((margins[:, -1] - margins[:, -2] > tolerance).sum())

@@ -35,6 +35,8 @@ def to_onnx(form: str, path: Path, signature: Signature, options: Mapping[str, A
     except Exception as error:
         why = f"The model has no form in ONNX: {reason(error)}"
         raise unsupported(why, "a model that the exporter knows", form) from None
+    # The exporter adds decision values where the library has no probabilities, by that name.
+    del model.graph.output[len(signature.outputs) :]
     _vary(model)
     _name(model, signature)
     return bytes(model.SerializeToString())
@@ -70,9 +72,10 @@ def _from_sklearn(path: Path, features: int, options: Mapping[str, Any]) -> Any:
     from modelyard.runtimes.sklearn import read_estimator
 
     estimator = read_estimator(path, options)
-    options = {"zipmap": False} if is_classifier(estimator) else {}
+    scored = is_classifier(estimator) and hasattr(estimator, "predict_proba")
+    plain = {"zipmap": False} if scored else None
     kinds = [(INPUT, FloatTensorType([None, features]))]
-    return skl_to_onnx(estimator, initial_types=kinds, options=options or None, target_opset=TARGET_OPSET)
+    return skl_to_onnx(estimator, initial_types=kinds, options=plain, target_opset=TARGET_OPSET)
 
 
 def _from_lightgbm(path: Path, features: int, options: Mapping[str, Any]) -> Any:
