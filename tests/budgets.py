@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "src" / "modelyard"
+STEPS = SOURCE / "storage" / "sql" / "migrations" / "versions"
+"""A file for each step of the schema, in one folder, as Alembic reads them: there are more with every release."""
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_MODULES = 400, 60, 10
 MEDIAN_FUNCTION_LINES, P90_FUNCTION_LINES = 8, 30
 BANNED = {"utils", "helpers", "common", "manager"}
@@ -36,7 +38,7 @@ def main() -> int:
                 broken.append(f"{name}: {function} has {size} lines, {MAX_FUNCTION_LINES} is the most")
     for folder in {path.parent for path in SOURCE.rglob("*.py")}:
         modules = [path for path in folder.glob("*.py") if path.stem != "__init__"]
-        if folder != SOURCE and len(modules) > MAX_MODULES:
+        if folder not in (SOURCE, STEPS) and len(modules) > MAX_MODULES:
             broken.append(f"{folder.relative_to(SOURCE.parent)}: {len(modules)} modules, {MAX_MODULES} is the most")
     median, p90 = statistics.median(lengths), statistics.quantiles(lengths, n=10)[-1]
     if median > MEDIAN_FUNCTION_LINES or p90 > P90_FUNCTION_LINES:

@@ -22,6 +22,7 @@ from modelyard.storage.sql import schema
 from modelyard.storage.sql.database import Database
 from modelyard.storage.sql.dialects import mysql
 from modelyard.storage.sql.dialects.mysql import MySQL, connect_args, is_local
+from modelyard.storage.sql.dialects.partitions.mysql import LEAVING
 from modelyard.storage.sql.records.log import SqlRecordLog
 from modelyard.storage.sql.records.sink import SqlRecordSink
 from modelyard.storage.sql.upgrade import MIGRATIONS, stored_revision, upgrade_to_head
@@ -150,7 +151,7 @@ def _differences(database: Database) -> list[Any]:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    opts = {"include_object": lambda _, name, *__: name not in VERSIONS}
+    opts = {"include_object": lambda _, name, *__: name not in {*VERSIONS, LEAVING.name}}
     with database.read() as connection:
         return compare_metadata(MigrationContext.configure(connection, opts=opts), schema.metadata)
 

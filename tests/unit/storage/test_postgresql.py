@@ -16,8 +16,8 @@ from modelyard.journal.record import PredictionRecord
 from modelyard.storage.sql import dialects, schema
 from modelyard.storage.sql.database import Database
 from modelyard.storage.sql.dialects import postgresql_connection
+from modelyard.storage.sql.dialects.partitions.postgresql import BEFORE, STRAYS
 from modelyard.storage.sql.dialects.postgresql import _connect_args, is_local
-from modelyard.storage.sql.dialects.postgresql_days import BEFORE, STRAYS
 from modelyard.storage.sql.records.log import SqlRecordLog
 from modelyard.storage.sql.records.sink import SqlRecordSink
 from modelyard.storage.sql.upgrade import MIGRATIONS, stored_revision, upgrade_to_head

@@ -22,7 +22,7 @@ from modelyard.retention.ports import Cutoffs, Deleted, Hold
 from modelyard.storage.sql import dialects, schema
 from modelyard.storage.sql.analytics.pending import waiting_between
 from modelyard.storage.sql.database import Database
-from modelyard.storage.sql.dialects.postgresql_days import AHEAD_DAYS, day_of
+from modelyard.storage.sql.dialects.partitions.day import AHEAD_DAYS, day_of
 from modelyard.storage.sql.open import open_stores
 from modelyard.storage.sql.records.log import SqlRecordLog
 from modelyard.storage.sql.records.quarantine import SqlQuarantineLog

@@ -28,7 +28,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-HEAD = "0009"
+HEAD = "0011"
 """The newest revision under `migrations/versions`; a database that stores it needs no migration."""
 
 metadata = MetaData()

@@ -119,20 +119,27 @@ def migrate(database: Database, upto: Phase) -> tuple[Step, ...]:
 def standing(connection: Connection) -> Standing:
     """Where the database is."""
     revision, floor = stored_revision(connection), _read(connection, FLOOR)
-    known = steps()
+    known = steps(connection.dialect.name)
     numbers = [step.revision for step in known]
     done = numbers.index(revision) + 1 if revision in numbers else 0 if revision is None else len(numbers)
     return Standing(revision, floor, known[done:])
 
 
-def steps() -> tuple[Step, ...]:
-    """All that this program knows, in order."""
+def steps(database: str | None = None) -> tuple[Step, ...]:
+    """All that this program knows, in order. A revision may name the kinds of `databases` that it is for: in others it
+    does nothing, and is an addition."""
     from alembic.script import ScriptDirectory
 
     scripts = reversed(list(ScriptDirectory(str(MIGRATIONS)).walk_revisions()))
     return tuple(
-        Step(script.revision, getattr(script.module, "phase", "pre"), script.doc.splitlines()[0]) for script in scripts
+        Step(script.revision, _phase(script.module, database), script.doc.splitlines()[0]) for script in scripts
     )
+
+
+def _phase(revision: object, database: str | None) -> Phase:
+    databases: Sequence[str | None] = getattr(revision, "databases", (database,))
+    phase: Phase = getattr(revision, "phase", "pre")
+    return phase if database is None or database in databases else "pre"
 
 
 def check_current(database: Database) -> None:
@@ -186,7 +193,7 @@ def _run(connection: Connection, target: str) -> None:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, target)
-    _write(connection, FLOOR, _floor(steps(), target))
+    _write(connection, FLOOR, _floor(steps(connection.dialect.name), target))
 
 
 def _floor(known: Sequence[Step], revision: str) -> str:

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Connection, Insert, Table, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError
 
-from modelyard.storage.sql.dialects import postgresql_days
 from modelyard.storage.sql.dialects.dialect import Dialect, shown, wrong_url
 from modelyard.storage.sql.dialects.mysql import MySQL
+from modelyard.storage.sql.dialects.partitions import mysql as mysql_days
+from modelyard.storage.sql.dialects.partitions import postgresql as postgresql_days
+from modelyard.storage.sql.dialects.partitions.day import Day
 from modelyard.storage.sql.dialects.postgresql import PostgreSQL
-from modelyard.storage.sql.dialects.postgresql_days import Day
 from modelyard.storage.sql.dialects.sqlite import SQLite, sqlite_url
 
 __all__ = [
-    "Day", "days", "dialect_of", "drop_day", "insert_new", "make_days",
+    "Day", "are_leaving", "days", "dialect_of", "drop_day", "insert_new", "make_days",
     "parse_url", "prediction_log_view", "shown", "sqlite_url",
 ]  # fmt: skip
 
 _DIALECTS: dict[str, Dialect] = {
     "sqlite": SQLite(), "postgresql": PostgreSQL(), "mysql": MySQL(), "mariadb": MySQL()
 }  # fmt: skip
+
+
+_MYSQL = ("mysql", "mariadb")
+_KEPT_IN_DAYS: dict[str, Any] = {"postgresql": postgresql_days, **dict.fromkeys(_MYSQL, mysql_days)}
 
 
 def parse_url(url: str) -> URL:
@@ -51,18 +57,25 @@ def insert_new(connection: Connection, table: Table) -> Insert:
 
 def days(connection: Connection) -> Sequence[Day]:
     """The days that the prediction log is kept in, oldest first; none where the database keeps all of it together."""
-    return postgresql_days.days(connection) if connection.dialect.name == "postgresql" else ()
+    kept = _KEPT_IN_DAYS.get(connection.dialect.name)
+    return () if kept is None else kept.days(connection)
 
 
 def make_days(connection: Connection, now_s: float) -> None:
     """Makes those of the days around now (UNIX seconds) that are missing."""
-    if connection.dialect.name == "postgresql":
-        postgresql_days.make_days(connection, now_s)
+    if kept := _KEPT_IN_DAYS.get(connection.dialect.name):
+        kept.make_days(connection, now_s)
 
 
 def drop_day(connection: Connection, day: Day) -> None:
-    """Takes away all that is in one of `days`."""
-    postgresql_days.drop_day(connection, day)
+    """Takes away all that is in one of `days`, with this transaction. Where a drop cannot be part of one, the day is
+    leaving from its end on, and goes before the next transaction that keeps appends out."""
+    _KEPT_IN_DAYS[connection.dialect.name].drop_day(connection, day)
+
+
+def are_leaving(connection: Connection) -> bool:
+    """Whether days are leaving in this way."""
+    return connection.dialect.name in _MYSQL and mysql_days.are_leaving(connection)
 
 
 def prediction_log_view(connection: Connection, revision: int) -> str:

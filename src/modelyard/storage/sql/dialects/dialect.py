@@ -38,6 +38,8 @@ class Kind(Enum):
     """Alone, also among those that append."""
     APPEND = "append"
     """Adds what no other transaction reads first; beside others of its kind."""
+    RESHAPE = "reshape"
+    """Makes or drops days of the log, where each such statement commits itself; beside one that keeps others out."""
     UPGRADE = "upgrade"
     """Changes the schema: alone among those of its kind. It must not expect any table."""
 

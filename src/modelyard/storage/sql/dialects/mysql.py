@@ -4,6 +4,7 @@
   last owner committed, and InnoDB locks no gaps between the rows.
 * `append` shares the row of `schema_revision`, which `write(holds_appends=True)` takes alone. A named lock (GET_LOCK)
   has no shared form, and would outlive the transaction.
+* The same look tells which days of the log are leaving (partitions/mysql.py).
 * A change of the schema commits itself, statement by statement. An upgrade that was cut off goes on at the next start
   and passes over what is there. It runs under a named lock, in a session of its own that ends with it.
 * A lock is waited for in whole seconds. The server ends long statements (MariaDB all, MySQL those that read); of a
@@ -38,6 +39,7 @@ from modelyard.core.errors import InternalError, ModelyardError, SettingsError
 from modelyard.storage.sql import schema
 from modelyard.storage.sql.dialects import mysql_refusals as refusals
 from modelyard.storage.sql.dialects.dialect import KIND, Append, Kind, Rows, is_loopback, shown, wrong_url
+from modelyard.storage.sql.dialects.partitions import mysql as partitions
 
 _DRIVERS = ("mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql")
 _OLDEST = {True: (10, 5), False: (8, 0, 17)}
@@ -45,7 +47,7 @@ _OLDEST = {True: (10, 5), False: (8, 0, 17)}
 
 _LONG_FACTOR = 12
 """What looks at much of the log, and nobody waits for, may take so many times `busy_timeout_s`: a minute by default."""
-_LONG = (Kind.SURVEY, Kind.WRITE_ALL)
+_LONG = (Kind.SURVEY, Kind.WRITE_ALL, Kind.RESHAPE)
 _ON_THE_WAY_S = 1
 """What an answer that the server gives in time may take to come here."""
 
@@ -56,10 +58,11 @@ _BEGINS = {
     Kind.SURVEY: ("START TRANSACTION READ ONLY",),
     Kind.MOMENT: ("START TRANSACTION READ ONLY",),
     Kind.WRITE: (_ISOLATED, _ALONE),
-    Kind.WRITE_ALL: (_ISOLATED, _ALONE, "SELECT version_num FROM schema_revision FOR UPDATE"),
-    Kind.APPEND: (_ISOLATED, "SELECT version_num FROM schema_revision LOCK IN SHARE MODE"),
+    Kind.WRITE_ALL: (_ISOLATED, _ALONE, partitions.ALONE),
+    Kind.APPEND: (_ISOLATED, partitions.SHARED),
+    Kind.RESHAPE: (),
 }
-_CUT_OFF, _BOUND = "modelyard_cut_off", "modelyard_bound_s"
+_CUT_OFF, _BOUND, _LEAVING = "modelyard_cut_off", "modelyard_bound_s", "modelyard_leaving"
 _DONE = (1050, 1051, 1060, 1061, 1062, 1091, 1826)
 """There is such a table, column, key, row or constraint already, or none to be dropped."""
 
@@ -138,10 +141,14 @@ class MySQL:
         head = f"INSERT IGNORE INTO {table.name} ({names}) VALUES ".encode()  # noqa: S608
         values = f"({', '.join(['%s'] * len(columns))})"
         key_of = itemgetter(*(columns.index(key.name) for key in table.primary_key.columns))
+        in_days = table is schema.predictions
 
         def append(connection: Connection, rows: Rows) -> int:
             inserted = warned = 0
-            for statement in _statements(connection, head, values, sorted(rows, key=key_of)):
+            ordered = sorted(rows, key=key_of)
+            if in_days and ordered and (leaving := connection.info.get(_LEAVING)):
+                partitions.drop_if_joined(connection, leaving, key_of(ordered[0]), key_of(ordered[-1]))
+            for statement in _statements(connection, head, values, ordered):
                 more = _run(connection, statement)
                 inserted, warned = inserted + more[0], warned + more[1]
             if inserted + warned != len(rows):
@@ -253,8 +260,13 @@ def _beginning(busy_timeout_s: float) -> Callable[[Connection], None]:
             connection.detach()
             connection.exec_driver_sql("SET SESSION sql_notes = 1 /*M!100500 , idle_transaction_timeout = 0 */")
         for begun in _BEGINS[kind]:
-            connection.exec_driver_sql(begun)
+            found = connection.exec_driver_sql(begun)
         _answers_within(driver, work_s + _ON_THE_WAY_S)
+        if kind in (Kind.APPEND, Kind.WRITE_ALL):
+            leaving = [name for (name,) in found if name is not None]
+            if leaving and kind is Kind.WRITE_ALL:
+                partitions.drop_leaving(connection)
+            connection.info[_LEAVING] = leaving if kind is Kind.APPEND else []
 
     return begin
 

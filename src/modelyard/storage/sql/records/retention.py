@@ -55,32 +55,40 @@ class SqlRetentionStore:
         """Deletes one batch, with its certificate."""
         with self._database.write(holds_appends=True) as connection:
             check_fence(connection, fence)
-            holds = read_holds(connection)
-            kept = held_by(holds, schema.predictions)
-            if day := delete_day(connection, self._trail, cutoffs, kept, len(holds), records):
-                return msgspec.structs.replace(day, at=since)
-            wanted = select(_P.id, _P.at).where(_P.at >= _us(since), _older(cutoffs), ~kept).order_by(_P.at, _P.id)
-            rows = connection.execute(wanted.limit(most + 1)).all() if records else []
-            ids = [row.id for row in rows[:most]]
-            outcomes = delete_records(connection, ids)
-            note_changes(connection, [row.at for row in rows[:most]])
-            outcomes += _delete_orphans(connection, cutoffs)
-            quarantined, more = _delete_aside(connection, cutoffs, holds, most)
-            if ids or outcomes or quarantined:
-                self._trail.record(
-                    connection,
-                    AuditAction.RETENTION_DELETE,
-                    "retention:age",
-                    None,
-                    {
-                        "before": time_text(_us(cutoffs.predictions)),
-                        "quarantined_before": time_text(_us(cutoffs.quarantined)),
-                        "predictions": len(ids), "outcomes": outcomes, "quarantined": quarantined,
-                        "first": time_text(rows[0].at) if ids else None,
-                        "last": time_text(rows[len(ids) - 1].at) if ids else None,
-                        "holds": len(holds),
-                    },
-                )  # fmt: skip
+            deleted = self._delete(connection, cutoffs, since, most, records)
+            leaving = dialects.are_leaving(connection)
+        if leaving:
+            with self._database.write(holds_appends=True):
+                """They go before it begins."""
+        return deleted
+
+    def _delete(self, connection: Connection, cutoffs: Cutoffs, since: float, most: int, records: bool) -> Deleted:
+        holds = read_holds(connection)
+        kept = held_by(holds, schema.predictions)
+        if day := delete_day(connection, self._trail, cutoffs, kept, len(holds), records):
+            return msgspec.structs.replace(day, at=since)
+        wanted = select(_P.id, _P.at).where(_P.at >= _us(since), _older(cutoffs), ~kept).order_by(_P.at, _P.id)
+        rows = connection.execute(wanted.limit(most + 1)).all() if records else []
+        ids = [row.id for row in rows[:most]]
+        outcomes = delete_records(connection, ids)
+        note_changes(connection, [row.at for row in rows[:most]])
+        outcomes += _delete_orphans(connection, cutoffs)
+        quarantined, more = _delete_aside(connection, cutoffs, holds, most)
+        if ids or outcomes or quarantined:
+            self._trail.record(
+                connection,
+                AuditAction.RETENTION_DELETE,
+                "retention:age",
+                None,
+                {
+                    "before": time_text(_us(cutoffs.predictions)),
+                    "quarantined_before": time_text(_us(cutoffs.quarantined)),
+                    "predictions": len(ids), "outcomes": outcomes, "quarantined": quarantined,
+                    "first": time_text(rows[0].at) if ids else None,
+                    "last": time_text(rows[len(ids) - 1].at) if ids else None,
+                    "holds": len(holds),
+                },
+            )  # fmt: skip
         if len(rows) > most:
             return Deleted(len(ids), outcomes, quarantined, rows[most - 1].at / 1e6, tuple(ids))
         return Deleted(len(ids), outcomes, quarantined, since if more else None, tuple(ids))
@@ -106,8 +114,8 @@ class SqlHoldStore:
         self._trail = trail
 
     def add(self, hold: Hold) -> None:
-        """From now on this is held."""
-        with self._database.write() as connection:
+        """From now on this is held: alone, so that a day which is leaving has gone before."""
+        with self._database.write(holds_appends=True) as connection:
             connection.execute(insert(schema.legal_holds).values(**{name: getattr(hold, name) for name in _FIELDS}))
             self._trail.record(connection, AuditAction.HOLD_CREATE, f"hold:{hold.id}", None, _shown(hold))
 

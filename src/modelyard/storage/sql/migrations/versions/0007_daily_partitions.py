@@ -11,7 +11,7 @@ import time
 from alembic import op
 from sqlalchemy import Connection, text
 
-from modelyard.storage.sql.dialects.postgresql_days import make_days
+from modelyard.storage.sql.dialects.partitions.postgresql import make_days
 
 revision = "0007"
 down_revision = "0006"
