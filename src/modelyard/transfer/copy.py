@@ -34,6 +34,7 @@ from modelyard.storage.sql.database import Database
 from modelyard.storage.sql.leases import check_fence
 from modelyard.storage.sql.open import AUDIT_HEAD_FILE
 from modelyard.storage.sql.records.sink import SqlRecordSink
+from modelyard.storage.sql.transfer.days import make_days
 from modelyard.storage.sql.transfer.merge import TargetTable, reading
 from modelyard.storage.sql.transfer.rows import Sum
 from modelyard.storage.sql.transfer.tables import copied_tables
@@ -186,6 +187,7 @@ def _bring_tables(
     tables = {table.name: TargetTable(goal, table, fence) for table in copied_tables()}
     source = reading(moment)
     removed = sum(table.remove_gone(source) for table in reversed(tables.values()) if not table.is_empty())
+    make_days(moment, goal, fence)
     advance = begin("Copying rows", sum(counts(moment).values()))
     sums, written = {}, {}
     for name, table in tables.items():

@@ -15,7 +15,9 @@ from modelyard.app.folder import DataFolder
 from modelyard.audit.ports import AuditFilter
 from modelyard.core.errors import CommandError, ConflictError, ModelyardError, SettingsError
 from modelyard.core.settings import DatabaseSettings, Settings, load_settings
+from modelyard.journal.ids import first_id
 from modelyard.journal.ports import SpoolPosition
+from modelyard.journal.record import PredictionRecord
 from modelyard.storage.file.secret import installation_secret
 from modelyard.storage.sql import schema
 from modelyard.storage.sql.database import Database
@@ -147,6 +149,31 @@ def test_the_copy_can_be_served_and_then_takes_no_more(source: Settings, tmp_pat
     error = refused(source.data, tmp_path / "new")
     assert (error.code, "is not the source's" in error.message) == ("copy_target_taken", True)
     assert tables_of(new.data / "modelyard.db") == before
+
+
+def test_days_are_made_before_their_records_come(source: Settings, postgres: Server, tmp_path: Path) -> None:
+    """In PostgreSQL copied records lie in their days, however old: a later day could not be made in time once many
+    were among those of no day. A second run brings what came since into a day of its own."""
+    at = [1_700_000_000.0, 1_700_000_060.0, 1_760_000_000.0]
+    url = postgres.empty()
+    store(source, [prediction_record(first_id(when), at=when) for when in at])
+    copied(source.data, url)
+    store(source, [prediction_record(first_id(when := 1_761_000_000.0), at=when)])
+    copied(source.data, url)
+    found = {day: rows_of(postgres, url, f"predictions_{day}") for day in ("2023_11_14", "2025_10_09", "2025_10_20")}
+    assert found == {"2023_11_14": 2, "2025_10_09": 1, "2025_10_20": 1}
+
+
+def store(source: Settings, records: list[PredictionRecord]) -> None:
+    """As the drain would."""
+    stores = open_stores(source, source.data)
+    stores.sink.store(records, SpoolPosition("more", len(records)))
+    stores.close()
+
+
+def rows_of(postgres: Server, url: str, table: str) -> int:
+    """How many there are."""
+    return int(postgres.query(f"SELECT count(*) FROM {table}", url.rpartition("/")[2]))
 
 
 def test_a_target_with_something_else_is_named(source: Settings, postgres: Server, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 from sqlalchemy import Connection, Insert, Table, make_url
@@ -13,12 +14,12 @@ from modelyard.storage.sql.dialects.dialect import Dialect, shown, wrong_url
 from modelyard.storage.sql.dialects.mysql import MySQL
 from modelyard.storage.sql.dialects.partitions import mysql as mysql_days
 from modelyard.storage.sql.dialects.partitions import postgresql as postgresql_days
-from modelyard.storage.sql.dialects.partitions.day import Day
+from modelyard.storage.sql.dialects.partitions.day import Day, day_of
 from modelyard.storage.sql.dialects.postgresql import PostgreSQL
 from modelyard.storage.sql.dialects.sqlite import SQLite, sqlite_url
 
 __all__ = [
-    "Day", "are_leaving", "days", "dialect_of", "drop_day", "insert_new", "make_days",
+    "Day", "are_leaving", "days", "dialect_of", "drop_day", "insert_new", "make_days", "make_past_days",
     "parse_url", "prediction_log_view", "shown", "sqlite_url",
 ]  # fmt: skip
 
@@ -65,6 +66,13 @@ def make_days(connection: Connection, now_s: float) -> None:
     """Makes those of the days around now (UNIX seconds) that are missing."""
     if kept := _KEPT_IN_DAYS.get(connection.dialect.name):
         kept.make_days(connection, now_s)
+
+
+def make_past_days(connection: Connection, wanted: Sequence[date]) -> None:
+    """Makes days of which records are to come, before they do. MySQL has its days in their order and makes none in
+    between: they join the first that there is."""
+    if connection.dialect.name == "postgresql":
+        postgresql_days.make(connection, [day_of(when) for when in wanted])
 
 
 def drop_day(connection: Connection, day: Day) -> None:

@@ -76,9 +76,7 @@ class MySQL:
     def engine(self, url: URL, busy_timeout_s: float) -> Engine:
         """An engine that asks a pooled connection for a sign of life before each transaction."""
         if url.drivername not in _DRIVERS or not url.database:
-            raise wrong_url(
-                "The setting `database.url` names no MySQL database.", shown(url)
-            )
+            raise wrong_url("The setting `database.url` names no MySQL database.", shown(url))
         try:
             engine = create_engine(
                 url.set(drivername="mysql+pymysql", query={}),

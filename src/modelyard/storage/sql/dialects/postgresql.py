@@ -62,9 +62,7 @@ class PostgreSQL:
     def engine(self, url: URL, busy_timeout_s: float) -> Engine:
         """An engine that asks a pooled connection for a sign of life before each transaction."""
         if url.drivername not in _DRIVERS or not url.database:
-            raise wrong_url(
-                "The setting `database.url` names no PostgreSQL database.", shown(url)
-            )
+            raise wrong_url("The setting `database.url` names no PostgreSQL database.", shown(url))
         try:
             engine = create_engine(
                 url.set(drivername="postgresql+psycopg"),

@@ -52,9 +52,7 @@ class SQLite:
     def engine(self, url: URL, busy_timeout_s: float) -> Engine:
         """An engine whose transactions are ours to begin."""
         if not url.database or url.database == ":memory:":
-            raise wrong_url(
-                "The setting `database.url` names no SQLite file.", shown(url)
-            )
+            raise wrong_url("The setting `database.url` names no SQLite file.", shown(url))
         engine = create_engine(url, connect_args={"timeout": busy_timeout_s}, pool_timeout=busy_timeout_s)
         event.listen(engine, "connect", _set_pragmas)
         event.listen(engine, "begin", _begin)

@@ -6,6 +6,8 @@ day that was made in time. A partition is made while its day lies ahead, because
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from sqlalchemy import Connection, text
 
 from modelyard.storage.sql.dialects.partitions.day import Day, day_named, days_ahead
@@ -26,8 +28,13 @@ def days(connection: Connection) -> list[Day]:
 def make_days(connection: Connection, now_s: float) -> None:
     """Makes today's and those of the AHEAD_DAYS that follow, where they are missing. A day that has begun among the
     strays stays there: moving it would take the time that its records take."""
+    make(connection, days_ahead(now_s))
+
+
+def make(connection: Connection, wanted: Iterable[Day]) -> None:
+    """Makes those of these days that are missing and have not begun among the strays."""
     known = {day.name for day in days(connection)}
-    for day in days_ahead(now_s):
+    for day in wanted:
         if day.name in known or connection.execute(_IS_STRAY, {"first": day.first, "end": day.end}).first() is not None:
             continue
         bounds = f"FROM ('{day.first}') TO ('{day.end}')"
