@@ -1,8 +1,8 @@
 """What a version takes of a host's memory, and what there is: estimates, for admission and for what may stay.
 
 An estimate is the artifact's size by a factor of its format. It is no measurement: a publish check's process has the
-library itself in its memory, and a worker's grows with the largest batch. The factors were judged by how each library
-keeps its weights, and not measured; what they leave out, the reserve is for.
+library itself in its memory, and a worker's grows with the largest batch. No factor is less than what models of a
+working size took (`python -m bench.memory_factors`); what it leaves out, the reserve is for.
 """
 
 from __future__ import annotations
@@ -20,16 +20,21 @@ FACTORS: Mapping[str, float] = {
     "onnx": 1.5,
     "torchscript": 1.5,
     "torch_export": 2.0,
-    "tensorflow": 2.5,
+    "tensorflow": 3.0,
     "sklearn": 3.0,
     "lightgbm": 2.0,
     "xgboost": 3.0,
-    "pickle": 2.0,
+    "pickle": 3.0,
     "python": 2.0,
 }
 """Bytes in memory for each byte of the artifact, once it is loaded: weights as they are, prepacked ones beside them;
 text and compressed files grow."""
 OTHER_FACTOR = 2.0
+GRAPH_BYTES = 24 * MIB
+"""Of a TensorFlow version beside: its function, traced and optimized, and the pools that its first run makes."""
+FOREST_FACTOR, FOREST_BYTES = 4.5, 64 * MIB
+"""ONNX Runtime keeps the nodes of trees as objects, which take four times the bytes of the file. What an ONNX file has
+in it the manifest does not say; what is larger than this has seldom trees in it."""
 BASE_BYTES = 2 * MIB
 """Of every version: its graph, its check, its lane."""
 JAIL_BYTES = 96 * MIB
@@ -43,7 +48,10 @@ def estimate_bytes(manifest: Manifest) -> int:
     """What one copy of the version takes."""
     size = sum(entry.size_bytes for entry in manifest.files)
     base = BASE_BYTES + (JAIL_BYTES if manifest.format in JAILED_FORMATS else 0)
-    return base + int(size * FACTORS.get(manifest.format, OTHER_FACTOR))
+    base += GRAPH_BYTES if manifest.format == "tensorflow" else 0
+    factor = FACTORS.get(manifest.format, OTHER_FACTOR)
+    first = min(size, FOREST_BYTES) if manifest.format == "onnx" else 0
+    return base + int((size - first) * factor + first * FOREST_FACTOR)
 
 
 def copies(version: Version, settings: Settings) -> int:
