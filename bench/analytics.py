@@ -4,7 +4,7 @@ those who predict meanwhile; on SQLite and on PostgreSQL.
 The log is filled by its database, once with records a millisecond apart that end now, once with records spread over 90
 days. On each:
 * what rolling up costs, and each question asked of the store: the slowest of a few times;
-* a server on that log: its capacity (64 connections that never pause), then requests that come evenly at half of it,
+* a server on that log: its capacity (64 connections that never pause), then half of it (they rest between requests),
   alone and with one question after the other, PAUSE_S apart, asked over HTTP: p50 and p99 of the predictions, and the
   slowest of each question.
 The server has one core, PostgreSQL and all clients share the other. For 10,000,000 records it needs 15 GB of disk.
@@ -27,15 +27,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-import uvloop
-
 from bench import models
-from bench.bodies import Body, as_http, as_json
+from bench.bodies import Body, as_json
 from bench.drain import on_core
 from bench.filled import fill
 from bench.load import measure
 from bench.long_rates import spool_mb
-from bench.overload import open_load, percentile_ms
 from bench.servers import CLIENT_CORE, Target, modelyard, published
 from modelyard.analytics.desk import AnalyticsDesk
 from modelyard.core.settings import Settings
@@ -64,6 +61,9 @@ CONNECTIONS = 64
 SPOOL_MB = 1.0
 PAUSE_S = 1.0
 """Somebody looks at an answer before the next question."""
+USUAL_MS = 1.0
+"""What an answer takes, about, at half of what can be answered."""
+RESTING = "function delay() return math.random(0, %d) end"
 ADMIN = "bench-administrator-of-the-dashboard"
 URL = "MODELYARD_DATABASE__URL"
 
@@ -144,13 +144,12 @@ def beside(data: Path, key: str, body: Body, seconds: float, passes: int, folder
         capacity = measure(target, body, CONNECTIONS, seconds / 2, folder, refusals=True).requests_per_s
         while spool_mb(data) > SPOOL_MB:  # what the drain has left over would be moved beside the first passes alone
             time.sleep(0.5)
-        request = as_http(target.url, {**body.headers, **target.headers}, body.path.read_bytes())
         found: dict[str, list[Any]] = {"alone": [], "asked": []}
         times_ms: dict[str, list[float]] = {}
         for _ in range(passes):
             for name in found:
                 questions = Questions(target) if name == "asked" else None
-                found[name].append(_half(target, capacity / 2, seconds, request, questions))
+                found[name].append(_half(target, body, capacity / 2, seconds, folder, questions))
                 for question, took in (questions.times_ms if questions else {}).items():
                     times_ms.setdefault(question, []).extend(took)
     normal, busy = (statistics.median(one["p99_ms"] for one in several) for several in found.values())
@@ -161,20 +160,22 @@ def beside(data: Path, key: str, body: Body, seconds: float, passes: int, folder
     }  # fmt: skip
 
 
-def _half(target: Target, rate: float, seconds: float, request: bytes, questions: Questions | None) -> dict[str, Any]:
+def _half(
+    target: Target, body: Body, rate: float, seconds: float, folder: Path, questions: Questions | None
+) -> dict[str, Any]:
+    """Requests at a rate: each connection rests after an answer, for a random time of `pause_ms` on average."""
+    pause_ms = CONNECTIONS / rate * 1e3 - USUAL_MS
     if questions is not None:
         questions.start()
-    spent = time.process_time()
     try:
-        seen = uvloop.run(open_load(target, rate, seconds, constant=True, connections=CONNECTIONS, request=request))
+        seen = measure(target, body, CONNECTIONS, seconds, folder, RESTING % round(2 * pause_ms), refusals=True)
     finally:
         if questions is not None:
             questions.over.set()
             questions.join(60)
     return {
-        "p50_ms": percentile_ms(seen.accepted, 0.5), "p99_ms": percentile_ms(seen.accepted, 0.99),
-        "answered": len(seen.accepted), "refused_or_unsent": len(seen.refused) + seen.unsent + seen.broken,
-        "generator_cpu_share": round((time.process_time() - spent) / seconds, 2),
+        "requests_per_s": round(seen.requests_per_s), "p50_ms": round(seen.p50_ms, 2), "p99_ms": round(seen.p99_ms, 2),
+        "refused_or_broken": seen.errors,
     }  # fmt: skip
 
 

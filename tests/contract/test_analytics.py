@@ -22,6 +22,7 @@ from modelyard.core.errors import ConflictError
 from modelyard.journal.ports import Outcome, SpoolPosition
 from modelyard.journal.record import PredictionRecord
 from modelyard.retention.ports import Cutoffs
+from modelyard.storage.sql.analytics import store
 from modelyard.storage.stores import Stores
 from modelyard.testing import FakeClock, prediction_record
 
@@ -104,6 +105,30 @@ def short(figures: Counted) -> dict[tuple[int | str, ...], tuple[int, ...]]:
     return {
         key: (one.requests, one.client_errors, one.server_errors, one.total_us) for key, one in figures.groups.items()
     }
+
+
+def test_of_too_many_requests_the_last_minutes_wait(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question looks at a bounded number of requests of the log: whole minutes of them, from the oldest on, are
+    counted, and the others are said to be pending until they are rolled up; a filter that leaves few of them counts
+    all. Scores do the same. The fake, which keeps nothing but the log, counts it all."""
+    bounded = isinstance(analytics(stores), store.SqlAnalyticsStore)
+    monkeypatch.setattr(store, "MOST_COUNTED", 25)
+    at = [NOW - 150 + 60 * minute for minute in range(3) for _ in range(10)]
+    fields = [{"client": "rare" if number % 10 == 0 else "c"} for number in range(30)]
+    records = [
+        made(n, when, outputs={"p": [[0.5, 0.5]]}, model="m", **more)
+        for n, (when, more) in enumerate(zip(at, fields, strict=True))
+    ]
+    stores.sink.store(records, END)
+    counted = analytics(stores).count(ALL, (), None, NOW)
+    assert (counted.groups[()].requests, counted.pending) == ((20, 1) if bounded else (30, 0))
+    rare = analytics(stores).count(msgspec.structs.replace(ALL, client="rare"), (), None, NOW)
+    assert (rare.groups[()].requests, rare.pending) == (3, 0)
+    scored = analytics(stores).scores(msgspec.structs.replace(ALL, model="m"), NOW)
+    assert scored.pending == int(bounded)
+    rolled(stores)
+    assert analytics(stores).count(ALL, (), None, NOW).groups[()].requests == 30
+    assert analytics(stores).count(ALL, (), None, NOW).pending == 0
 
 
 def test_an_hour_whose_minutes_are_gone_is_made_of_the_log(stores: Stores) -> None:

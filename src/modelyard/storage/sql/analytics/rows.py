@@ -9,7 +9,19 @@ from typing import Any
 
 import msgspec
 import orjson
-from sqlalchemy import BigInteger, ColumnElement, Connection, Integer, Select, and_, bindparam, case, func, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    select,
+)
 
 from modelyard.analytics.cells import Figures, fold
 from modelyard.analytics.histogram import EXACT_BELOW, MOST, bin_of, packed
@@ -86,6 +98,20 @@ def count_rows(
     values: dict[str, Any] = {**_bounds(low, high), **wanted, **({"others": others} if beside else {})}
     rows = connection.execute(_counting(tuple(sorted(wanted)), beside), values)
     return fold((tuple(row[:4]), _figures(*map(int, row[4:]))) for row in rows)
+
+
+@cache
+def _counting_up(filters: tuple[str, ...]) -> Select[Any]:
+    some: Select[Any] = select(literal_column("1").label("one"))
+    some = some.where(_between(_P.at), *(_P[name] == bindparam(name) for name in filters))
+    return select(func.count()).select_from(some.limit(bindparam("most", type_=Integer)).subquery())
+
+
+def count_up_to(connection: Connection, low: int, high: int, names: Mapping[str, str | None], most: int) -> int:
+    """How many requests `count_rows` would look at, or `most` if there are more."""
+    wanted = {name: value for name, value in names.items() if value is not None}
+    values = {**_bounds(low, high), **wanted, "most": most}
+    return int(connection.execute(_counting_up(tuple(sorted(wanted))), values).scalar_one())
 
 
 def _figures(

@@ -22,6 +22,9 @@ MAX_CELLS = 100_000
 """So many rollups are read for one answer: about 90 days by the hour of 45 versions, or by the day of 1,000 groups."""
 SAMPLE = 500
 """Answers of a version and minute that scores are estimated from."""
+MOST_COUNTED = 200_000
+"""So many requests are counted in the log itself for one answer, which takes SQLite a third of a second; the minutes of
+the others wait for the next rollup."""
 MINUTES_AT_ONCE = 60
 """Minutes that are written in one transaction, which nobody can write beside."""
 STEP_S = 20.0
@@ -46,9 +49,10 @@ class SqlAnalyticsStore:
         with self._database.survey() as connection:
             opened = _open_from(connection, high, now)
             found = _kept(connection, selection, by, low, min(high, opened), interval_s)
-            if max(low, opened) < high:
-                found += _counted(connection, selection, max(low, opened), high, interval_s)
-            waiting = pending.waiting_between(connection, low, min(high, opened))
+            counted = _countable(connection, max(low, opened), high, _names(selection))
+            if max(low, opened) < counted:
+                found += _counted(connection, selection, max(low, opened), counted, interval_s)
+            waiting = _waiting(connection, low, opened, counted, high)
         groups = fold((_group(place, by, interval_s), figures) for place, figures in found)
         return Counted(low, high, groups, waiting)
 
@@ -65,10 +69,11 @@ class SqlAnalyticsStore:
                 if covered else []
             )  # fmt: skip
             _check(len(found))
-            if max(low, opened) < high:
-                known = rows.count_rows(connection, max(low, opened), high, _names(selection))
-                found += _sampled(connection, max(low, opened), high, known)
-            waiting = pending.waiting_between(connection, low, min(high, opened))
+            counted = _countable(connection, max(low, opened), high, _names(selection))
+            if max(low, opened) < counted:
+                known = rows.count_rows(connection, max(low, opened), counted, _names(selection))
+                found += _sampled(connection, max(low, opened), counted, known)
+            waiting = _waiting(connection, low, opened, counted, high)
         return Scored(low, high, fold_scores((place[1:], scores) for place, scores in found), waiting)
 
     def waiting(self, now: float) -> int:
@@ -159,6 +164,25 @@ def _open_from(connection: Connection, high: int, now: float) -> int:
     """From here on the log is counted itself; `high` if all is rolled up."""
     first = pending.first_since(connection, floor(now - OPEN_S, MINUTE_S))
     return high if first is None else first
+
+
+def _countable(connection: Connection, low: int, high: int, names: dict[str, str | None]) -> int:
+    """Up to where, in whole minutes, the log itself has at most MOST_COUNTED requests from `low` on; `high` if it has
+    no more."""
+    if low >= high or rows.count_up_to(connection, low, high, names, MOST_COUNTED + 1) <= MOST_COUNTED:
+        return high
+    left = MOST_COUNTED
+    for start in range(low, min(high, low + 2 * OPEN_S), MINUTE_S):
+        left -= rows.count_up_to(connection, start, start + MINUTE_S, names, left + 1)
+        if left < 0:
+            return start
+    return min(high, low + 2 * OPEN_S)
+
+
+def _waiting(connection: Connection, low: int, opened: int, counted: int, high: int) -> int:
+    """How many minutes of [low, high) are in no figure yet."""
+    rolled = pending.waiting_between(connection, low, min(high, opened))
+    return rolled + (pending.waiting_between(connection, counted, high) if counted < high else 0)
 
 
 def _kept(
