@@ -64,5 +64,3 @@ def _tidy(database: Database) -> None:
     with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for name in names:
             connection.exec_driver_sql(f"VACUUM (ANALYZE) {name}")
-
-
