@@ -22,9 +22,9 @@ MAX_CELLS = 100_000
 """So many rollups are read for one answer: about 90 days by the hour of 45 versions, or by the day of 1,000 groups."""
 SAMPLE = 500
 """Answers of a version and minute that scores are estimated from."""
-MOST_COUNTED = 200_000
-"""So many requests are counted in the log itself for one answer, which takes SQLite a third of a second; the minutes of
-the others wait for the next rollup."""
+MOST_COUNTED = 100_000
+"""So many requests are counted in the log itself for one answer, which takes SQLite a sixth of a second of a core; the
+minutes of the others wait for the next rollup."""
 MINUTES_AT_ONCE = 60
 """Minutes that are written in one transaction, which nobody can write beside."""
 STEP_S = 20.0
