@@ -18,6 +18,7 @@ from modelyard.core.types import Tensors
 from modelyard.models.report import CheckOptions
 from modelyard.runtimes.check import check_files
 from modelyard.runtimes.conversion.comparison import compare
+from modelyard.runtimes.conversion.rows_of_trees import rows_of_trees
 from modelyard.testing import FakeClock, StubModel
 
 TABLES = {"breast_cancer": load_breast_cancer, "iris": load_iris, "diabetes": load_diabetes}
@@ -175,3 +176,34 @@ def test_what_a_row_loses_by_rounding_is_a_difference(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", rows)
     done = _convert(tmp_path / "model.txt", tmp_path / "model.onnx", "--sample", tmp_path / "rows.npy")
     _refused(done, "conversion_differs")
+
+
+def test_rows_are_made_up_where_the_trees_tell_them_apart(tmp_path: Path) -> None:
+    """Trees of times in UNIX seconds: rows around zero all end in one leaf, those between the thresholds show what FP32
+    takes for the same second. Nothing is written."""
+    import lightgbm
+
+    rows = 1_760_000_000.0 + 10.0 * np.arange(400.0).reshape(-1, 1)
+    settings = {"verbosity": -1, "num_threads": 1, "min_data_in_leaf": 1, "min_data_in_bin": 1, "num_leaves": 200}
+    data = lightgbm.Dataset(rows, np.arange(400.0) % 7, params=settings)
+    lightgbm.train(settings, data, 5).save_model(tmp_path / "seconds.txt")
+    _refused(_convert(tmp_path / "seconds.txt", tmp_path / "model.onnx"), "conversion_differs")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_rows_of_trees_lie_around_their_thresholds(tmp_path: Path) -> None:
+    """Each column that a tree asks for is drawn over all of its thresholds, the others are 0; a file without trees has
+    no such rows; the same seed draws the same."""
+    done = _convert(_save("xgboost", "iris", tmp_path), tmp_path / "trees.onnx")
+    assert done.exit_code == 0, done.exception
+    content = (tmp_path / "trees.onnx").read_bytes()
+    rows = rows_of_trees(content, 4, 200, 7)
+    assert rows.shape == (200, 4)
+    table = load_iris().data
+    for column in range(4):
+        if rows[:, column].any():
+            low, high = table[:, column].min() - 1, table[:, column].max() + 1
+            assert low < rows[:, column].min() < rows[:, column].max() < high
+    assert (rows == rows_of_trees(content, 4, 200, 7)).all()
+    _convert(_save("sklearn", "iris", tmp_path), tmp_path / "line.onnx")
+    assert rows_of_trees((tmp_path / "line.onnx").read_bytes(), 4, 200, 7).shape == (0, 4)

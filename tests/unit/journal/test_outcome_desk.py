@@ -66,7 +66,7 @@ def test_files_of_other_lives_are_not_read(spool: Path) -> None:
     assert asked == [f"{EPOCH:016x}"]
 
 
-@pytest.mark.parametrize("made", [PredictionIds(EPOCH).next(), one_id(7)])
+@pytest.mark.parametrize("made", [PredictionIds(EPOCH).next(), one_id(7)], ids=["tells the time", "does not"])
 def test_an_id_tells_whose_spool_it_waits_in(tmp_path: Path, made: str) -> None:
     """Those that begin with the time, and those of the program before, which may wait while it is upgraded."""
     for epoch in (EPOCH, OTHER):

@@ -46,7 +46,8 @@ def convert(
 ) -> None:
     """Convert a model to ONNX, compare the answers of both, and say how much faster single rows are.
 
-    Without a sample the rows are made up. If the answers are further apart than the tolerance, nothing is written.
+    Without a sample the rows are made up, for trees around their thresholds too. If the answers are further apart than
+    the tolerance, nothing is written.
 
     Example: `modelyard convert model.ubj model.onnx --sample rows.csv`
     """
@@ -76,6 +77,7 @@ def _times(faster: float) -> str:
 def _convert(source: Path, sample: Path | None, tolerance: float) -> tuple[bytes, CheckReport, Any]:
     from modelyard.runtimes.child import check_in_child
     from modelyard.runtimes.conversion.comparison import compare
+    from modelyard.runtimes.conversion.rows_of_trees import rows_of_trees
     from modelyard.runtimes.conversion.to_onnx import to_onnx
 
     models = load_settings().models
@@ -89,6 +91,9 @@ def _convert(source: Path, sample: Path | None, tolerance: float) -> tuple[bytes
         report = check_in_child(folder, options)
         rows = _rows(sample, report.signature)
         content = to_onnx(report.format, folder / report.entry, report.signature, options.for_runtime())
+        if sample is None:
+            more = rows_of_trees(content, rows.shape[1], MADE_UP_ROWS, SEED)
+            rows = np.concatenate([rows, more]) if len(more) else rows
         (made / ENTRY).write_bytes(content)
         before = _load(folder, report.format, report.entry, report.signature, options)
         after = _load(made, "onnx", ENTRY, None, options)
