@@ -29,9 +29,9 @@ from rich.progress import track
 from rich.table import Table
 
 from bench.bodies import Body
+from bench.direct_calls import CALLS, Call
 from bench.format_models import SIZES, TREE, Made, signed
 from bench.format_page import BATCH, COLUMNS, CONNECTIONS, DATA, cells, page
-from bench.library_calls import CALLS, Call
 from bench.load import measure
 from bench.servers import CLIENT_CORE, Target, modelyard, publish, published
 from modelyard.core.clock import SystemClock

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bench.direct_calls import CALLS
 from bench.format_models import Made, as_made, classes_and_pickles, signed
 from bench.format_page import BATCH, COLUMNS, DATA, page
 from bench.formats import median_us, rate
-from bench.library_calls import CALLS
 from tests.contract.runtime_samples import SAMPLES
 
 from modelyard.models.ports import UNSAFE_FORMATS
