@@ -18,10 +18,13 @@ import numpy as np
 from tests.contract.runtime_samples import SAMPLES, Sample, _answers, _linear, table
 
 from bench.format_page import BATCH, DATA
+from modelyard.models.manifest import Manifest
 from modelyard.models.ports import UNSAFE_FORMATS
+from modelyard.models.publish import read_overrides
 from modelyard.models.signing import keys
-from modelyard.models.signing.statement import SIGNATURE_FILE, sign
+from modelyard.models.signing.statement import OVERRIDES_FILE, SIGNATURE_FILE, sign
 from modelyard.models.stage import hash_folder
+from modelyard.runtimes import RUNTIMES
 
 TREE = "sklearn.tree._tree.Tree"
 LARGEST_BYTES = 2**32
@@ -93,6 +96,16 @@ def as_made(sample: Sample, folder: Path) -> Made:
     if sample.options:
         (folder / "modelyard.json").write_bytes(msgspec.json.encode(sample.options))
     return Made(sample.format, folder, sample.name, sample.rows, sample.answers, sample.tolerance, sample.options)
+
+
+def inspected(made: Made) -> tuple[Manifest, dict[str, Any]]:
+    """What a publish would find, without its files; and how it would be loaded."""
+    runtime = RUNTIMES[made.format]
+    entry = runtime.detect(made.folder) or made.name
+    stated = read_overrides(made.folder / OVERRIDES_FILE)
+    options = {"threads": 1, "trusted_types": (TREE,), "signature": stated.signature}
+    found = runtime.inspect(made.folder, entry, options)
+    return Manifest(found.format, entry, (), found.signature), options
 
 
 def classes_and_pickles(folder: Path) -> dict[str, Made]:

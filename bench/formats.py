@@ -30,17 +30,14 @@ from rich.table import Table
 
 from bench.bodies import Body
 from bench.direct_calls import CALLS, Call
-from bench.format_models import SIZES, TREE, Made, signed
+from bench.format_models import SIZES, Made, inspected, signed
 from bench.format_page import BATCH, COLUMNS, CONNECTIONS, DATA, cells, page
 from bench.load import measure
 from bench.servers import CLIENT_CORE, Target, modelyard, publish, published
 from modelyard.core.clock import SystemClock
 from modelyard.core.types import DATATYPES, LoadedModel
 from modelyard.models.load import check_load
-from modelyard.models.manifest import Manifest
 from modelyard.models.ports import JAILED_FORMATS
-from modelyard.models.publish import read_overrides
-from modelyard.models.signing.statement import OVERRIDES_FILE
 from modelyard.runtimes import RUNTIMES
 
 RESULTS = Path("bench/results/formats.json")
@@ -175,12 +172,8 @@ def _keep_to_client_core(server: int) -> None:
 
 
 def _load(made: Made) -> LoadedModel:
-    runtime = RUNTIMES[made.format]
-    entry = runtime.detect(made.folder) or made.name
-    stated = read_overrides(made.folder / OVERRIDES_FILE)
-    options = {"threads": 1, "trusted_types": (TREE,), "signature": stated.signature}
-    found = runtime.inspect(made.folder, entry, options)
-    return runtime.load(made.folder, Manifest(found.format, entry, (), found.signature), options)
+    manifest, options = inspected(made)
+    return RUNTIMES[made.format].load(made.folder, manifest, options)
 
 
 def _word(truth: bool) -> str:

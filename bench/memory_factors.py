@@ -25,15 +25,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from bench.format_models import LARGEST_BYTES, TREE, Made, small, working
+from bench.format_models import LARGEST_BYTES, Made, inspected, small, working
 from modelyard.core.clock import SystemClock
 from modelyard.core.errors import ModelyardError
 from modelyard.models.load import check_load, trim
 from modelyard.models.loads.memory import JAIL_BYTES, estimate_bytes
 from modelyard.models.manifest import Manifest
 from modelyard.models.ports import JAILED_FORMATS
-from modelyard.models.publish import read_overrides
-from modelyard.models.signing.statement import OVERRIDES_FILE
 from modelyard.models.stage import hash_folder
 from modelyard.runtimes import RUNTIMES
 
@@ -65,13 +63,9 @@ def forests(folder: Path) -> dict[str, Made]:
 
 def ready(made: Made) -> Ready:
     """As a publish would find it."""
-    runtime = RUNTIMES[made.format]
-    entry = runtime.detect(made.folder) or made.name
-    stated = read_overrides(made.folder / OVERRIDES_FILE)
-    options = {"threads": 1, "trusted_types": (TREE,), "signature": stated.signature}
-    found = runtime.inspect(made.folder, entry, options)
+    found, options = inspected(made)
     files = tuple(hash_folder(made.folder, LARGEST_BYTES))
-    return Ready(made.folder, Manifest(found.format, entry, files, found.signature), options)
+    return Ready(made.folder, Manifest(found.format, found.entry, files, found.signature), options)
 
 
 def grown(before: Ready, model: Ready) -> int:
